@@ -1,5 +1,7 @@
 #include "bus/tunables.h"
 
+#include "sys/rng.h"
+
 #include <errno.h>
 #include <math.h>
 #include <stdio.h>
@@ -30,6 +32,24 @@ void tunables_init(struct tunables *t) {
     for (unsigned p = 0; p < MAX_PROVIDERS; p++) atomic_init(&t->value[id][p], tunable_infos[id].initial);
   atomic_init(&t->treated, -1);
   atomic_init(&t->treatment, 0.0);
+  atomic_init(&t->treatment_salt, 0);
+  atomic_init(&t->treatment_share, 0.0);
+}
+
+bool tunables_treats(const struct tunables *t, uint64_t session) {
+  struct tunables *m = (struct tunables *)t;
+  if (atomic_load_explicit(&m->treated, memory_order_relaxed) < 0) return false;
+  uint64_t salt = atomic_load_explicit(&m->treatment_salt, memory_order_relaxed);
+  double share = atomic_load_explicit(&m->treatment_share, memory_order_relaxed);
+  return (double)(mix64(session ^ mix64(salt)) >> 11) * 0x1p-53 < share;
+}
+
+void tunables_treat(struct tunables *t, int id, double treatment, uint64_t salt, double share) {
+  atomic_store_explicit(&t->treated, -1, memory_order_relaxed);
+  atomic_store_explicit(&t->treatment, treatment, memory_order_relaxed);
+  atomic_store_explicit(&t->treatment_salt, salt, memory_order_relaxed);
+  atomic_store_explicit(&t->treatment_share, share, memory_order_relaxed);
+  atomic_store_explicit(&t->treated, id, memory_order_relaxed);
 }
 
 void tunable_set(struct tunables *t, struct tunable_key key, double value) {

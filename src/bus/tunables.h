@@ -78,7 +78,16 @@ struct tunables {
   _Atomic double value[TUNABLES][MAX_PROVIDERS];
   _Atomic int treated;       /* TUNABLE_x under a SESSION experiment, or -1 */
   _Atomic double treatment;
+  _Atomic uint64_t treatment_salt;
+  _Atomic double treatment_share;
 };
+
+/* Is this session in the treatment arm of the SESSION experiment that runs now? Sticky, and well mixed whatever the
+ * ids look like: the salted hash goes through a finaliser. */
+bool tunables_treats(const struct tunables *t, uint64_t session);
+
+/* Starts and ends (id -1) a SESSION experiment. The loop only. */
+void tunables_treat(struct tunables *t, int id, double treatment, uint64_t salt, double share);
 
 void tunables_init(struct tunables *t); /* initial values everywhere, no treatment */
 

@@ -34,7 +34,8 @@ struct pipeline_env {
   struct telemetry *telemetry;
   struct upstream *upstreams[MAX_PROVIDERS]; /* one a provider, for this shard */
   uint64_t seed;                             /* of this shard's generator and ids */
-  unsigned shard;                            /* number: part of every request id */
+  unsigned shard;                            /* number: part of every request id; below 64 */
+  uint64_t first_id;                         /* wall_ms << 22: ids grow with time and never repeat over restarts */
   void *ctx;
   int (*dead_letter)(void *ctx, const struct dead_letter *letter); /* 0, or -errno: counted as lost */
   /* Asks another shard's thread to call pipeline_deliver_flight(its pipeline, flight): cross-shard coalescing. NULL

@@ -93,7 +93,10 @@ struct request {
   struct outcome outcome;           /* filled as things happen */
   struct flight *flight;            /* coalescing: led or joined */
   bool leads;
-  struct request *next, *previous;  /* in a ring or a list of its pipeline */
+  bool detached;                    /* leads a flight, but its own client is gone or answered */
+  struct request *next, *previous;  /* in a ring or the ended list of its pipeline */
+  struct request *next_live, *previous_live; /* all requests of the pipeline that have not ended */
+  struct request *next_waiter;      /* in its flight */
   char *held;                       /* stream events before the first content */
   size_t held_size;
 };

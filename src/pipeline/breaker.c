@@ -1,0 +1,81 @@
+/*            failures >= threshold                 pause over
+ *   CLOSED ────────────────────────► OPEN ─────────────────────► HALF_OPEN
+ *      ▲                              ▲       (first admit)         │  │
+ *      │                              └──────── probe failed ───────┘  │
+ *      └──────────── success rate of the probes reached ───────────────┘
+ * Every change of state starts a new generation; a result from an older one says nothing about the present. */
+
+#include "pipeline/breaker.h"
+
+#include <string.h>
+
+enum { MIN_PROBES = 1, MAX_PROBES = 5, MAX_DOUBLINGS = 2 };
+
+void breaker_init(struct breaker *b) { memset(b, 0, sizeof *b); }
+
+static void enter(struct breaker *b, enum breaker_state state) {
+  b->state = state;
+  b->generation++;
+  b->failures = 0;
+  b->probes = b->probe_successes = 0;
+  b->probing = false;
+}
+
+static void open_until(struct breaker *b, const struct breaker_settings *s, int64_t now_ns) {
+  uint32_t doublings = b->reopened < MAX_DOUBLINGS ? b->reopened : MAX_DOUBLINGS;
+  enter(b, BREAKER_OPEN);
+  b->retry_at_ns = now_ns + (s->pause_ns << doublings);
+}
+
+bool breaker_would_admit(const struct breaker *b, int64_t now_ns) {
+  switch (b->state) {
+  case BREAKER_CLOSED: return true;
+  case BREAKER_HALF_OPEN: return !b->probing;
+  case BREAKER_OPEN: break;
+  }
+  return now_ns >= b->retry_at_ns;
+}
+
+bool breaker_admit(struct breaker *b, const struct breaker_settings *s, int64_t now_ns, uint32_t *generation) {
+  (void)s;
+  if (!breaker_would_admit(b, now_ns)) return false;
+  if (b->state == BREAKER_OPEN) enter(b, BREAKER_HALF_OPEN);
+  if (b->state == BREAKER_HALF_OPEN) b->probing = true;
+  *generation = b->generation;
+  return true;
+}
+
+static bool report_probe(struct breaker *b, const struct breaker_settings *s, bool success, int64_t now_ns) {
+  b->probing = false;
+  b->probes++;
+  b->probe_successes += success;
+  if (!success) {
+    b->reopened++;
+    open_until(b, s, now_ns);
+    return true;
+  }
+  double rate = (double)b->probe_successes / b->probes;
+  if (b->probes >= MIN_PROBES && (rate >= s->success_rate || b->probes >= MAX_PROBES)) {
+    b->reopened = 0;
+    enter(b, BREAKER_CLOSED);
+  }
+  return false;
+}
+
+bool breaker_report(struct breaker *b, const struct breaker_settings *s, bool success, uint32_t generation,
+                    int64_t now_ns) {
+  if (generation != b->generation) return false;
+  if (b->state == BREAKER_HALF_OPEN) return report_probe(b, s, success, now_ns);
+  if (b->state != BREAKER_CLOSED) return false;
+  if (success) {
+    b->failures = 0;
+    return false;
+  }
+  if (++b->failures < s->failure_threshold) return false;
+  open_until(b, s, now_ns);
+  return true;
+}
+
+void breaker_release(struct breaker *b, uint32_t generation) {
+  if (generation == b->generation) b->probing = false;
+}
