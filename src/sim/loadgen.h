@@ -1,0 +1,75 @@
+#ifndef SIM_LOADGEN_H
+#define SIM_LOADGEN_H
+
+/* A client of an OpenAI-compatible gateway that sends on a schedule: an open loop, arrivals never wait for
+ * answers. It measures what its user would see and, when a scenario says what an answer was worth, posts
+ * rewards to /api/v1/feedback as a client would: for a share of the answers, late, with noise. One event
+ * loop, its thread. */
+
+#include "bus/objective.h"
+#include "bus/sketch.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct evloop;
+struct loadgen;
+
+struct loadgen_settings {
+  const char *url;             /* of the gateway: http://127.0.0.1:8080 */
+  const char *key;             /* bearer token; NULL: none */
+  const char *route;           /* the model asked for; NULL: "auto" */
+  const char *scenario, *data; /* prompts, lengths, sessions, repeats, rewards; NULL data: "data" */
+  const char *trace;     /* CSV with TIMESTAMP, ContextTokens, GeneratedTokens; NULL: as the scenario says */
+  double speed;          /* of the trace and of the scenario's events: 2 is twice as fast */
+  double rate;           /* requests a second, mean; 0: what trace or scenario say */
+  double seconds;        /* stop sending after this; 0: no limit */
+  uint64_t requests;     /* or after so many; 0: no limit */
+  double stream_share;   /* negative: the scenario's */
+  double feedback_share; /* negative: the scenario's */
+  double feedback_delay_s; /* mean; negative: the scenario's */
+  double timeout_s;        /* of one request; 0: the scenario's */
+  unsigned max_in_flight;  /* beyond: not sent, counted; 0: 1000 */
+  uint64_t seed;
+};
+
+enum loadgen_end {
+  LOADGEN_ANSWERED,  /* whole answer */
+  LOADGEN_REFUSED,   /* 429 or 503 */
+  LOADGEN_FAILED,    /* any other error, also an error frame or a cut inside a stream */
+  LOADGEN_TIMED_OUT, /* the client's own limit */
+  LOADGEN_ENDS
+};
+
+enum { LOADGEN_ERRORS = 32 };
+
+struct loadgen_report {
+  double seconds;
+  uint64_t due, sent, late,
+      unsent; /* late: sent more than 10 ms after its time; unsent: max_in_flight reached */
+  uint64_t ends[LOADGEN_ENDS], in_target, retries;
+  uint64_t feedback_sent, feedback_refused;
+  double usd, quality, utility; /* sums over all intents; quality of answers only */
+  uint64_t tokens_in, tokens_out;
+  struct sketch total_ms, ttft_ms, tpot_ms;
+  struct {
+    char name[48]; /* "429 rate_limit_error", "cut", "connect", ... */
+    uint64_t count;
+  } errors[LOADGEN_ERRORS];
+  struct {
+    char model[64];
+    uint64_t count;
+  } models[16];
+};
+
+/* NULL: error says what and what to do. Strings of the settings are borrowed for the generator's life. */
+struct loadgen *loadgen_create(struct evloop *loop, const struct loadgen_settings *settings, char *error,
+                               size_t size);
+void loadgen_destroy(struct loadgen *gen);
+
+void loadgen_stop(struct loadgen *gen);           /* sends no more; what is under way goes on */
+bool loadgen_finished(const struct loadgen *gen); /* nothing to send, nothing under way */
+const struct loadgen_report *loadgen_report(const struct loadgen *gen);
+
+#endif
