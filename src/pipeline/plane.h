@@ -28,6 +28,7 @@ struct provider_spec {
   struct price price;
   bool local;                 /* processes that the autoscaler starts and stops */
   uint32_t min_instances, max_instances;
+  double usd_per_instance_hour; /* of a local provider; 0: costs nothing more */
 };
 
 struct route_spec {
