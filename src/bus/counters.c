@@ -15,16 +15,24 @@ const struct counter_info gauge_infos[GAUGES] = {
 static const char *const stage_names[STAGES] = {"rag", "assemble", "inference", "post", "stream"};
 static const char *const priority_names[PRIORITIES] = {"critical", "high", "normal", "low"};
 
-const char *stage_name(enum stage stage) { return stage_names[stage]; }
+const char *stage_name(enum stage stage) {
+  return stage_names[stage];
+}
 
-const char *priority_name(enum priority priority) { return priority_names[priority]; }
+const char *priority_name(enum priority priority) {
+  return priority_names[priority];
+}
 
 unsigned counter_labels(enum counter_scope scope, unsigned providers) {
   switch (scope) {
-  case SCOPE_STAGE: return STAGES;
-  case SCOPE_PROVIDER: return providers;
-  case SCOPE_PRIORITY: return PRIORITIES;
-  case SCOPE_GLOBAL: break;
+  case SCOPE_STAGE:
+    return STAGES;
+  case SCOPE_PROVIDER:
+    return providers;
+  case SCOPE_PRIORITY:
+    return PRIORITIES;
+  case SCOPE_GLOBAL:
+    break;
   }
   return 1;
 }

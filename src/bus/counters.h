@@ -1,7 +1,8 @@
 #ifndef BUS_COUNTERS_H
 #define BUS_COUNTERS_H
 
-/* The counters of one shard. Only the shard's thread adds; any thread may read. Adding is a relaxed load and store. */
+/* The counters of one shard. Only the shard's thread adds; any thread may read. Adding is a relaxed load and
+ * store. */
 
 #include "bus/limits.h"
 
@@ -33,7 +34,8 @@ extern const struct counter_info counter_infos[COUNTERS];
 extern const struct counter_info gauge_infos[GAUGES];
 
 struct counters {
-  _Atomic uint64_t value[COUNTERS][MAX_PROVIDERS]; /* the second index is the label: stage, provider, priority or 0 */
+  _Atomic uint64_t
+      value[COUNTERS][MAX_PROVIDERS]; /* the second index is the label: stage, provider, priority or 0 */
 };
 
 /* A summed copy, as a scrape or a tick takes it. */
@@ -51,7 +53,8 @@ unsigned counter_labels(enum counter_scope scope, unsigned providers);
 
 /* The label's name ("rag", "critical"); for providers the caller knows it: NULL. */
 const char *counter_label_name(enum counter_scope scope, unsigned label);
-const char *counter_label_key(enum counter_scope scope); /* "stage", "provider", "priority"; NULL for global */
+const char *
+counter_label_key(enum counter_scope scope); /* "stage", "provider", "priority"; NULL for global */
 
 const char *stage_name(enum stage stage);
 const char *priority_name(enum priority priority);

@@ -6,6 +6,7 @@ const char *outcome_kind_name(enum outcome_kind kind) {
 }
 
 const char *attempt_result_name(enum attempt_result result) {
-  static const char *const names[ATTEMPT_RESULTS] = {"ok", "failed", "timed_out", "throttled", "rejected", "cancelled"};
+  static const char *const names[ATTEMPT_RESULTS] = {"ok",        "failed",   "timed_out",
+                                                     "throttled", "rejected", "cancelled"};
   return names[result];
 }

@@ -1,8 +1,9 @@
 #ifndef BUS_OUTCOME_H
 #define BUS_OUTCOME_H
 
-/* What became of one admitted request: the record that the router learns from, experiments and trials are judged
- * on, and the store keeps. Written once by the shard when the request ends, then handed up by value. */
+/* What became of one admitted request: the record that the router learns from, experiments and trials are
+ * judged on, and the store keeps. Written once by the shard when the request ends, then handed up by value.
+ */
 
 #include "bus/limits.h"
 
@@ -31,26 +32,26 @@ enum attempt_result {
 enum { OUTCOME_TRIED = 6, NO_PROVIDER = 255 };
 
 struct outcome {
-  uint64_t id;                      /* of the request */
-  int64_t arrived_ns, ended_ns;     /* monotonic */
-  uint64_t session, tenant;         /* hashes */
+  uint64_t id;                  /* of the request */
+  int64_t arrived_ns, ended_ns; /* monotonic */
+  uint64_t session, tenant;     /* hashes */
   double cost_usd;
-  float propensity;                 /* probability with which the router chose `provider`; 0 when none was chosen */
+  float propensity; /* probability with which the router chose `provider`; 0 when none was chosen */
   float queued_ms, ttft_ms, tpot_ms, total_ms; /* as the client saw them; NAN when there was none */
   uint32_t tokens_in, tokens_out;
   uint16_t route;
-  uint8_t provider;                 /* that answered, or was tried last; NO_PROVIDER */
-  uint8_t kind;                     /* enum outcome_kind */
+  uint8_t provider; /* that answered, or was tried last; NO_PROVIDER */
+  uint8_t kind;     /* enum outcome_kind */
   uint8_t priority;
-  uint8_t attempts;                 /* calls made in all */
-  uint8_t tried_count;              /* entries of tried[]: the first OUTCOME_TRIED calls */
+  uint8_t attempts;    /* calls made in all */
+  uint8_t tried_count; /* entries of tried[]: the first OUTCOME_TRIED calls */
   struct {
-    uint8_t provider, result;       /* enum attempt_result */
+    uint8_t provider, result; /* enum attempt_result */
   } tried[OUTCOME_TRIED];
   bool stream, coalesced, explored, treated, in_target;
 };
 
-const char *outcome_kind_name(enum outcome_kind kind);      /* "answered", "failed", ... */
+const char *outcome_kind_name(enum outcome_kind kind); /* "answered", "failed", ... */
 const char *attempt_result_name(enum attempt_result result);
 
 #endif

@@ -1,5 +1,5 @@
-/* gamma = (1 + a)/(1 - a); value v falls in bin ceil(log_gamma v), whose estimate 2 gamma^k/(gamma + 1) is within a
- * of every value of the bin. The bin offset puts the smallest value kept at 1e-3. */
+/* gamma = (1 + a)/(1 - a); value v falls in bin ceil(log_gamma v), whose estimate 2 gamma^k/(gamma + 1) is
+ * within a of every value of the bin. The bin offset puts the smallest value kept at 1e-3. */
 
 #include "bus/sketch.h"
 
@@ -21,7 +21,9 @@ static double value_of(int bin) {
   return bin == 0 ? smallest : smallest * 2.0 * exp(bin / inverse_log_gamma) / (gamma_ratio + 1.0);
 }
 
-void sketch_init(struct sketch *s) { memset(s, 0, sizeof *s); }
+void sketch_init(struct sketch *s) {
+  memset(s, 0, sizeof *s);
+}
 
 void sketch_clear(struct sketch *s) {
   memset(s->bins + s->low, 0, (size_t)(s->high - s->low) * sizeof *s->bins);
@@ -51,7 +53,8 @@ void sketch_add(struct sketch *s, double value) {
 void sketch_merge(struct sketch *into, const struct sketch *from) {
   if (from->count == 0) return;
   widen(into, from->low, from->high);
-  for (int i = from->low; i < from->high; i++) into->bins[i] += from->bins[i];
+  for (int i = from->low; i < from->high; i++)
+    into->bins[i] += from->bins[i];
   into->count += from->count;
   into->sum += from->sum;
 }
@@ -66,11 +69,14 @@ double sketch_quantile(const struct sketch *s, double q) {
   return value_of(s->high - 1);
 }
 
-double sketch_mean(const struct sketch *s) { return s->count ? s->sum / (double)s->count : NAN; }
+double sketch_mean(const struct sketch *s) {
+  return s->count ? s->sum / (double)s->count : NAN;
+}
 
 uint64_t sketch_at_most(const struct sketch *s, double value) {
   uint64_t n = 0;
   int last = bin_of(value);
-  for (int i = s->low; i < s->high && i <= last; i++) n += s->bins[i];
+  for (int i = s->low; i < s->high && i <= last; i++)
+    n += s->bins[i];
   return n;
 }

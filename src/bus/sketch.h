@@ -1,8 +1,9 @@
 #ifndef BUS_SKETCH_H
 #define BUS_SKETCH_H
 
-/* DDSketch (Masson, Rim, Lee, VLDB 2019) with 1 % relative error over a fixed range, so that merging is adding and
- * nothing ever allocates. Values are positive; what lies outside the range lands in the first or last bin. */
+/* DDSketch (Masson, Rim, Lee, VLDB 2019) with 1 % relative error over a fixed range, so that merging is
+ * adding and nothing ever allocates. Values are positive; what lies outside the range lands in the first or
+ * last bin. */
 
 #include <stdint.h>
 
@@ -22,7 +23,8 @@ void sketch_merge(struct sketch *into, const struct sketch *from);
 
 /* The value at quantile q in [0, 1]; NAN when empty. */
 double sketch_quantile(const struct sketch *s, double q);
-double sketch_mean(const struct sketch *s);                      /* NAN when empty */
-uint64_t sketch_at_most(const struct sketch *s, double value);   /* how many values are <= value, to 1 % of it */
+double sketch_mean(const struct sketch *s); /* NAN when empty */
+uint64_t sketch_at_most(const struct sketch *s,
+                        double value); /* how many values are <= value, to 1 % of it */
 
 #endif

@@ -22,11 +22,17 @@ static void add(struct telemetry *t, struct sketch *s, double value) {
   pthread_mutex_unlock(&t->lock);
 }
 
-void telemetry_ttft(struct telemetry *t, unsigned provider, double ms) { add(t, &t->window.ttft_ms[provider], ms); }
+void telemetry_ttft(struct telemetry *t, unsigned provider, double ms) {
+  add(t, &t->window.ttft_ms[provider], ms);
+}
 
-void telemetry_tpot(struct telemetry *t, unsigned provider, double ms) { add(t, &t->window.tpot_ms[provider], ms); }
+void telemetry_tpot(struct telemetry *t, unsigned provider, double ms) {
+  add(t, &t->window.tpot_ms[provider], ms);
+}
 
-void telemetry_sojourn(struct telemetry *t, enum stage stage, double ms) { add(t, &t->window.sojourn_ms[stage], ms); }
+void telemetry_sojourn(struct telemetry *t, enum stage stage, double ms) {
+  add(t, &t->window.sojourn_ms[stage], ms);
+}
 
 void telemetry_wait(struct telemetry *t, enum priority priority, double ms) {
   pthread_mutex_lock(&t->lock);
@@ -59,8 +65,10 @@ void telemetry_window_clear(struct telemetry_window *w, unsigned providers) {
     sketch_clear(&w->ttft_ms[p]);
     sketch_clear(&w->tpot_ms[p]);
   }
-  for (int s = 0; s < STAGES; s++) sketch_clear(&w->sojourn_ms[s]);
-  for (int p = 0; p < PRIORITIES; p++) w->longest_wait_ms[p] = 0;
+  for (int s = 0; s < STAGES; s++)
+    sketch_clear(&w->sojourn_ms[s]);
+  for (int p = 0; p < PRIORITIES; p++)
+    w->longest_wait_ms[p] = 0;
 }
 
 void telemetry_take_window(struct telemetry *t, unsigned providers, struct telemetry_window *into) {
@@ -69,7 +77,8 @@ void telemetry_take_window(struct telemetry *t, unsigned providers, struct telem
     sketch_merge(&into->ttft_ms[p], &t->window.ttft_ms[p]);
     sketch_merge(&into->tpot_ms[p], &t->window.tpot_ms[p]);
   }
-  for (int s = 0; s < STAGES; s++) sketch_merge(&into->sojourn_ms[s], &t->window.sojourn_ms[s]);
+  for (int s = 0; s < STAGES; s++)
+    sketch_merge(&into->sojourn_ms[s], &t->window.sojourn_ms[s]);
   for (int p = 0; p < PRIORITIES; p++)
     into->longest_wait_ms[p] = fmax(into->longest_wait_ms[p], t->window.longest_wait_ms[p]);
   telemetry_window_clear(&t->window, providers);

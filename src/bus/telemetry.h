@@ -1,8 +1,8 @@
 #ifndef BUS_TELEMETRY_H
 #define BUS_TELEMETRY_H
 
-/* What one shard measures between two ticks. The shard's thread adds, the ticker takes; a mutex that is free almost
- * always guards the sketches and the outcomes, counters need none. */
+/* What one shard measures between two ticks. The shard's thread adds, the ticker takes; a mutex that is free
+ * almost always guards the sketches and the outcomes, counters need none. */
 
 #include "bus/counters.h"
 #include "bus/outcome.h"
@@ -15,14 +15,14 @@ enum { OUTCOMES_A_TICK = 65536 }; /* beyond: dropped and counted */
 struct telemetry_window {
   struct sketch ttft_ms[MAX_PROVIDERS], tpot_ms[MAX_PROVIDERS]; /* of attempts, as the provider served them */
   struct sketch sojourn_ms[STAGES];                             /* from push to pop */
-  double longest_wait_ms[PRIORITIES];                           /* in the inference ring, of those that left it */
+  double longest_wait_ms[PRIORITIES]; /* in the inference ring, of those that left it */
 };
 
 struct telemetry {
   struct counters counters;
   pthread_mutex_t lock;
-  struct telemetry_window window;  /* under lock */
-  struct outcome *outcomes;        /* under lock; grows to OUTCOMES_A_TICK */
+  struct telemetry_window window; /* under lock */
+  struct outcome *outcomes;       /* under lock; grows to OUTCOMES_A_TICK */
   size_t outcome_count, outcome_capacity;
   uint64_t outcomes_dropped;
 };
@@ -39,7 +39,8 @@ void telemetry_outcome(struct telemetry *t, const struct outcome *outcome);
 /* Merges the window into `into` and empties it. */
 void telemetry_take_window(struct telemetry *t, unsigned providers, struct telemetry_window *into);
 
-/* Hands over the outcomes: swaps the buffer with *buffer (which may be NULL with capacity 0) and returns how many. */
+/* Hands over the outcomes: swaps the buffer with *buffer (which may be NULL with capacity 0) and returns how
+ * many. */
 size_t telemetry_take_outcomes(struct telemetry *t, struct outcome **buffer, size_t *capacity);
 
 void telemetry_window_clear(struct telemetry_window *w, unsigned providers);

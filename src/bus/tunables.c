@@ -8,28 +8,30 @@
 #include <string.h>
 
 const struct tunable_info tunable_infos[TUNABLES] = {
-#define TUNABLE(id, scope, kind, toml, unit, min, max, initial, step, cooldown, owner, measured, setpoint, sign,     \
-                group, window, trial, help)                                                                          \
-  {#id,   toml, unit,     help,          TUNABLE_##scope, TUNABLE_##kind, min,           max,    initial,              \
-   step,  cooldown, OWNER_##owner, measured,        setpoint,       sign,          GROUP_##group, window, TRIAL_##trial},
+#define TUNABLE(id, scope, kind, toml, unit, min, max, initial, step, cooldown, owner, measured, setpoint,   \
+                sign, group, window, trial, help)                                                            \
+  {#id,      toml,     unit,    help,          TUNABLE_##scope, TUNABLE_##kind,                              \
+   min,      max,      initial, step,          cooldown,        OWNER_##owner,                               \
+   measured, setpoint, sign,    GROUP_##group, window,          TRIAL_##trial},
 #include "bus/tunables.def"
 };
 
 const char *tunable_owner_name(enum tunable_owner owner) {
-  static const char *const names[OWNERS] = {"person", "buffers", "shed", "promotion", "admission", "breaker", "gradient2",
-                                            "autoscaler"};
+  static const char *const names[OWNERS] = {"person",    "buffers", "shed",      "promotion",
+                                            "admission", "breaker", "gradient2", "autoscaler"};
   return names[owner];
 }
 
 const char *effect_group_name(enum effect_group group) {
-  static const char *const names[GROUPS] = {"buffers", "queue",  "admission", "breaker",  "retry", "timeouts",
+  static const char *const names[GROUPS] = {"buffers", "queue", "admission", "breaker",  "retry", "timeouts",
                                             "limits",  "scale", "routing",   "coalesce", "memory"};
   return names[group];
 }
 
 void tunables_init(struct tunables *t) {
   for (int id = 0; id < TUNABLES; id++)
-    for (unsigned p = 0; p < MAX_PROVIDERS; p++) atomic_init(&t->value[id][p], tunable_infos[id].initial);
+    for (unsigned p = 0; p < MAX_PROVIDERS; p++)
+      atomic_init(&t->value[id][p], tunable_infos[id].initial);
   atomic_init(&t->treated, -1);
   atomic_init(&t->treatment, 0.0);
   atomic_init(&t->treatment_salt, 0);
@@ -63,7 +65,8 @@ double tunable_clamp(enum tunable_id id, double value, double otherwise) {
   return fmin(fmax(value, info->min), info->max);
 }
 
-int tunable_find(const char *text, const char (*providers)[NAME_SIZE], unsigned count, struct tunable_key *key) {
+int tunable_find(const char *text, const char (*providers)[NAME_SIZE], unsigned count,
+                 struct tunable_key *key) {
   const char *dot = strchr(text, '.');
   size_t length = dot ? (size_t)(dot - text) : strlen(text);
   for (uint16_t id = 0; id < TUNABLES; id++) {

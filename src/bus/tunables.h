@@ -52,8 +52,8 @@ struct tunable_info {
   enum tunable_scope scope;
   enum tunable_kind kind;
   double min, max, initial;
-  double step;     /* largest relative change of one act of a controller */
-  int cooldown_s;  /* between two acts of a controller */
+  double step;    /* largest relative change of one act of a controller */
+  int cooldown_s; /* between two acts of a controller */
   enum tunable_owner owner;
   const char *measured, *setpoint;
   int sign;
@@ -72,18 +72,18 @@ struct tunable_key {
   uint16_t id, provider;
 };
 
-/* The value table. `treatment` is what requests assigned to an experiment's treatment read instead; at most one
- * SESSION experiment runs at a time. */
+/* The value table. `treatment` is what requests assigned to an experiment's treatment read instead; at most
+ * one SESSION experiment runs at a time. */
 struct tunables {
   _Atomic double value[TUNABLES][MAX_PROVIDERS];
-  _Atomic int treated;       /* TUNABLE_x under a SESSION experiment, or -1 */
+  _Atomic int treated; /* TUNABLE_x under a SESSION experiment, or -1 */
   _Atomic double treatment;
   _Atomic uint64_t treatment_salt;
   _Atomic double treatment_share;
 };
 
-/* Is this session in the treatment arm of the SESSION experiment that runs now? Sticky, and well mixed whatever the
- * ids look like: the salted hash goes through a finaliser. */
+/* Is this session in the treatment arm of the SESSION experiment that runs now? Sticky, and well mixed
+ * whatever the ids look like: the salted hash goes through a finaliser. */
 bool tunables_treats(const struct tunables *t, uint64_t session);
 
 /* Starts and ends (id -1) a SESSION experiment. The loop only. */
@@ -107,13 +107,15 @@ static inline double tunable_for(const struct tunables *t, enum tunable_id id, b
   return tunable_get(t, id);
 }
 
-void tunable_set(struct tunables *t, struct tunable_key key, double value); /* the loop, and whoever starts up */
+void tunable_set(struct tunables *t, struct tunable_key key,
+                 double value); /* the loop, and whoever starts up */
 
 /* value cut to [min, max], integers rounded to the nearest; NaN gives `otherwise`. */
 double tunable_clamp(enum tunable_id id, double value, double otherwise);
 
 /* "name" or "name.PROVIDER". providers: the configured names. Returns 0; -ENOENT unknown name or provider. */
-int tunable_find(const char *text, const char (*providers)[NAME_SIZE], unsigned count, struct tunable_key *key);
+int tunable_find(const char *text, const char (*providers)[NAME_SIZE], unsigned count,
+                 struct tunable_key *key);
 void tunable_name(struct tunable_key key, const char (*providers)[NAME_SIZE], char *out, size_t size);
 
 #endif

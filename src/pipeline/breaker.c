@@ -2,22 +2,26 @@
  *   CLOSED ────────────────────────► OPEN ─────────────────────► HALF_OPEN
  *      ▲                              ▲       (first admit)         │  │
  *      │                              └──────── probe failed ───────┘  │
- *      └──────────── success rate of the probes reached ───────────────┘
- * Every change of state starts a new generation; a result from an older one says nothing about the present. */
+ *      └───────── success_rate * 5 probes in a row succeeded ──────────┘
+ * Every change of state starts a new generation; a result from an older one says nothing about the present.
+ */
 
 #include "pipeline/breaker.h"
 
+#include <math.h>
 #include <string.h>
 
-enum { MIN_PROBES = 1, MAX_PROBES = 5, MAX_DOUBLINGS = 2 };
+enum { PROBES = 5, MAX_DOUBLINGS = 2 };
 
-void breaker_init(struct breaker *b) { memset(b, 0, sizeof *b); }
+void breaker_init(struct breaker *b) {
+  memset(b, 0, sizeof *b);
+}
 
 static void enter(struct breaker *b, enum breaker_state state) {
   b->state = state;
   b->generation++;
   b->failures = 0;
-  b->probes = b->probe_successes = 0;
+  b->probes = 0;
   b->probing = false;
 }
 
@@ -29,15 +33,17 @@ static void open_until(struct breaker *b, const struct breaker_settings *s, int6
 
 bool breaker_would_admit(const struct breaker *b, int64_t now_ns) {
   switch (b->state) {
-  case BREAKER_CLOSED: return true;
-  case BREAKER_HALF_OPEN: return !b->probing;
-  case BREAKER_OPEN: break;
+  case BREAKER_CLOSED:
+    return true;
+  case BREAKER_HALF_OPEN:
+    return !b->probing;
+  case BREAKER_OPEN:
+    break;
   }
   return now_ns >= b->retry_at_ns;
 }
 
-bool breaker_admit(struct breaker *b, const struct breaker_settings *s, int64_t now_ns, uint32_t *generation) {
-  (void)s;
+bool breaker_admit(struct breaker *b, int64_t now_ns, uint32_t *generation) {
   if (!breaker_would_admit(b, now_ns)) return false;
   if (b->state == BREAKER_OPEN) enter(b, BREAKER_HALF_OPEN);
   if (b->state == BREAKER_HALF_OPEN) b->probing = true;
@@ -48,14 +54,12 @@ bool breaker_admit(struct breaker *b, const struct breaker_settings *s, int64_t 
 static bool report_probe(struct breaker *b, const struct breaker_settings *s, bool success, int64_t now_ns) {
   b->probing = false;
   b->probes++;
-  b->probe_successes += success;
   if (!success) {
     b->reopened++;
     open_until(b, s, now_ns);
     return true;
   }
-  double rate = (double)b->probe_successes / b->probes;
-  if (b->probes >= MIN_PROBES && (rate >= s->success_rate || b->probes >= MAX_PROBES)) {
+  if (b->probes >= ceil(s->success_rate * PROBES)) {
     b->reopened = 0;
     enter(b, BREAKER_CLOSED);
   }

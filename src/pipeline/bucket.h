@@ -1,7 +1,8 @@
 #ifndef PIPELINE_BUCKET_H
 #define PIPELINE_BUCKET_H
 
-/* A token bucket on monotonic time. The rate may change between calls; tokens stay in [0, burst]. Not locked. */
+/* A token bucket on monotonic time. The rate may change between calls; tokens stay in [0, burst]. Not locked.
+ */
 
 #include <stdbool.h>
 #include <stdint.h>

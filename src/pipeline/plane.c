@@ -40,7 +40,8 @@ struct plane *plane_create(const struct plane_config *config, int64_t now_ns) {
 
 void plane_destroy(struct plane *plane) {
   if (!plane) return;
-  for (unsigned i = 0; i < plane->provider_count; i++) pthread_mutex_destroy(&plane->providers[i].lock);
+  for (unsigned i = 0; i < plane->provider_count; i++)
+    pthread_mutex_destroy(&plane->providers[i].lock);
   pthread_mutex_destroy(&plane->bucket_lock);
   pthread_mutex_destroy(&plane->table_lock);
   coalesce_destroy(plane->coalesce);
@@ -49,7 +50,8 @@ void plane_destroy(struct plane *plane) {
 
 int plane_find_route(const struct plane *plane, const char *name, size_t size) {
   for (unsigned i = 0; i < plane->route_count; i++)
-    if (strlen(plane->routes[i].name) == size && memcmp(plane->routes[i].name, name, size) == 0) return (int)i;
+    if (strlen(plane->routes[i].name) == size && memcmp(plane->routes[i].name, name, size) == 0)
+      return (int)i;
   return -ENOENT;
 }
 

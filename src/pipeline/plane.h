@@ -1,9 +1,9 @@
 #ifndef PIPELINE_PLANE_H
 #define PIPELINE_PLANE_H
 
-/* What all shards of one daemon share: providers with breaker, limit and retry budget, routes, the admission bucket,
- * the coalescing map, tunables and the published route table. An instance, not a global: two fit in one process. Any
- * thread may call; each function says what it locks. */
+/* What all shards of one daemon share: providers with breaker, limit and retry budget, routes, the admission
+ * bucket, the coalescing map, tunables and the published route table. An instance, not a global: two fit in
+ * one process. Any thread may call; each function says what it locks. */
 
 #include "bus/limits.h"
 #include "bus/objective.h"
@@ -24,18 +24,19 @@ struct coalesce;
 /* One deployment: a model at a provider. Immutable after plane_create. */
 struct provider_spec {
   char name[NAME_SIZE];
-  char model[NAME_SIZE];      /* sent upstream; what the answer names */
+  char model[NAME_SIZE]; /* sent upstream; what the answer names */
   struct price price;
-  bool local;                 /* processes that the autoscaler starts and stops */
+  bool local; /* processes that the autoscaler starts and stops */
   uint32_t min_instances, max_instances;
   double usd_per_instance_hour; /* of a local provider; 0: costs nothing more */
 };
 
 struct route_spec {
-  char name[NAME_SIZE];       /* what `model` in a request may say */
+  char name[NAME_SIZE];               /* what `model` in a request may say */
   uint8_t candidates[MAX_CANDIDATES]; /* provider indexes */
   uint8_t candidate_count;
-  uint8_t primary_count;      /* the first ones are learned among; the rest are fallbacks, used when no primary is available */
+  uint8_t primary_count; /* the first ones are learned among; the rest are fallbacks, used when no primary is
+                            available */
   bool sticky, coalesce;
 };
 
@@ -55,9 +56,9 @@ struct plane {
   unsigned provider_count, route_count;
   struct provider_state providers[MAX_PROVIDERS];
   struct route_spec routes[MAX_ROUTES];
-  char provider_names[MAX_PROVIDERS][NAME_SIZE];        /* for tunable_find */
-  bool rate_limited;                                    /* rate_limits.enabled */
-  double rate_burst;                                    /* rate_limits.burst_capacity */
+  char provider_names[MAX_PROVIDERS][NAME_SIZE]; /* for tunable_find */
+  bool rate_limited;                             /* rate_limits.enabled */
+  double rate_burst;                             /* rate_limits.burst_capacity */
   pthread_mutex_t bucket_lock;
   struct bucket bucket;
   struct coalesce *coalesce;
@@ -67,7 +68,7 @@ struct plane {
   pthread_mutex_t table_lock;
   struct route_table table;
   _Atomic uint64_t table_version;
-  _Atomic uint32_t turn;                                /* round robin */
+  _Atomic uint32_t turn; /* round robin */
 };
 
 struct plane_config {
@@ -88,7 +89,7 @@ int plane_find_provider(const struct plane *plane, const char *name);           
 /* The concurrency limit in force: the tunable times the ready instances. */
 uint32_t plane_limit(const struct plane *plane, unsigned provider);
 
-void plane_publish(struct plane *plane, const struct route_table *table);       /* the loop; locks table_lock */
-void plane_copy_table(struct plane *plane, struct route_table *table);          /* shards, when the version moved */
+void plane_publish(struct plane *plane, const struct route_table *table); /* the loop; locks table_lock */
+void plane_copy_table(struct plane *plane, struct route_table *table);    /* shards, when the version moved */
 
 #endif

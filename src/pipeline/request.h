@@ -21,13 +21,13 @@ struct flight;
 
 /* How a request ended, for its client. Strings are borrowed for the call. */
 struct answer {
-  int status;                /* HTTP: 200, 4xx, 5xx */
-  const char *body;          /* the provider's whole answer or error body; NULL: make one from the fields below */
+  int status;       /* HTTP: 200, 4xx, 5xx */
+  const char *body; /* the provider's whole answer or error body; NULL: make one from the fields below */
   size_t body_size;
-  const char *error_type;    /* "rate_limit_error", "overloaded_error", ... ; NULL when status is 200 */
-  const char *error_code;    /* "deadline_exceeded", "provider_unavailable", ... */
-  const char *error_message; /* a sentence that says what to do */
-  int retry_after_s;         /* -1: none */
+  const char *error_type;       /* "rate_limit_error", "overloaded_error", ... ; NULL when status is 200 */
+  const char *error_code;       /* "deadline_exceeded", "provider_unavailable", ... */
+  const char *error_message;    /* a sentence that says what to do */
+  int retry_after_s;            /* -1: none */
   const char *provider, *model; /* that served it; NULL when none did */
   uint32_t tokens_in, tokens_out;
   double cost_usd;
@@ -41,8 +41,8 @@ struct client_ops {
   void (*begin)(void *client, const struct request *request, const struct answer *answer);
   /* One event. Returns the bytes that the client has not read yet. */
   size_t (*event)(void *client, const char *bytes, size_t size);
-  /* Exactly once for every admitted request, last call. After begin(), a status other than 200 means an error frame.
-   * Not called after request_cancel. */
+  /* Exactly once for every admitted request, last call. After begin(), a status other than 200 means an error
+   * frame. Not called after request_cancel. */
   void (*finish)(void *client, const struct request *request, const struct answer *answer);
 };
 
@@ -51,23 +51,23 @@ struct request_spec {
   uint16_t route;
   enum priority priority;
   bool stream;
-  bool include_usage;   /* the client asked for the usage chunk itself */
+  bool include_usage; /* the client asked for the usage chunk itself */
   bool no_coalesce;
-  uint64_t session;     /* hash of X-Session-Id, else user; 0: none, the request stands for itself */
+  uint64_t session; /* hash of X-Session-Id, else user; 0: none, the request stands for itself */
   uint64_t tenant;
-  int64_t deadline_ns;  /* absolute; 0: the default */
-  char *body;           /* malloc'ed; taken over when submit returns a request */
+  int64_t deadline_ns; /* absolute; 0: the default */
+  char *body;          /* malloc'ed; taken over when submit returns a request */
   size_t body_size;
-  size_t model_at, model_size;   /* the model's value in body, with its quotes; 0, 0: absent */
-  uint32_t tokens_in;   /* estimate */
+  size_t model_at, model_size; /* the model's value in body, with its quotes; 0, 0: absent */
+  uint32_t tokens_in;          /* estimate */
   const struct client_ops *ops;
   void *client;
 };
 
 enum request_phase {
-  PHASE_QUEUED,   /* in a ring */
-  PHASE_WAITING,  /* in inference: for a provider, a back-off or a flight */
-  PHASE_CALLING,  /* an attempt is under way */
+  PHASE_QUEUED,  /* in a ring */
+  PHASE_WAITING, /* in inference: for a provider, a back-off or a flight */
+  PHASE_CALLING, /* an attempt is under way */
   PHASE_ENDED
 };
 
@@ -77,27 +77,30 @@ struct request {
   char id_text[REQUEST_ID_SIZE];
   struct pipeline *pipeline;
   enum request_phase phase;
-  enum stage stage;                 /* whose ring holds it, or held it last */
-  int64_t arrived_ns, staged_ns;    /* admitted; pushed into the present ring */
-  int64_t dispatched_ns;            /* first attempt; 0: none yet */
+  enum stage stage;              /* whose ring holds it, or held it last */
+  int64_t arrived_ns, staged_ns; /* admitted; pushed into the present ring */
+  int64_t dispatched_ns;         /* first attempt; 0: none yet */
   int64_t deadline_ns;
   struct timer deadline_timer, attempt_timer, backoff_timer;
   struct attempt attempt;
   uint32_t breaker_generation;
-  uint8_t candidate;                /* of the present attempt, index into the route */
-  uint8_t tries_here;               /* attempts at the present candidate */
-  uint32_t spent;                   /* candidates given up, one bit each */
-  bool treated;                     /* session in the treatment arm of the SESSION experiment */
-  bool begun;                       /* the client has its first event */
-  struct upstream_result result;    /* once the last attempt is done */
-  struct outcome outcome;           /* filled as things happen */
-  struct flight *flight;            /* coalescing: led or joined */
+  uint8_t candidate;     /* of the present attempt, index into the route */
+  uint8_t tries_here;    /* attempts at the present candidate */
+  uint32_t spent;        /* candidates given up, one bit each */
+  bool treated;          /* session in the treatment arm of the SESSION experiment */
+  bool begun;            /* the client has its first event */
+  bool surveyed, pinned; /* its candidates were looked at; its next try is at the same one */
+  int last_status;       /* of the last failed attempt, with what the provider said */
+  char last_detail[96];
+  struct upstream_result result; /* once the last attempt is done */
+  struct outcome outcome;        /* filled as things happen */
+  struct flight *flight;         /* coalescing: led or joined */
   bool leads;
-  bool detached;                    /* leads a flight, but its own client is gone or answered */
-  struct request *next, *previous;  /* in a ring or the ended list of its pipeline */
+  bool detached;                             /* leads a flight, but its own client is gone or answered */
+  struct request *next, *previous;           /* in a ring or the ended list of its pipeline */
   struct request *next_live, *previous_live; /* all requests of the pipeline that have not ended */
-  struct request *next_waiter;      /* in its flight */
-  char *held;                       /* stream events before the first content */
+  struct request *next_waiter;               /* in its flight */
+  char *held;                                /* stream events before the first content */
   size_t held_size;
 };
 

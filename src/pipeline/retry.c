@@ -21,7 +21,8 @@ static void advance(struct retry_budget *b, int64_t now_ns) {
 
 static uint32_t total(const uint32_t *slots) {
   uint32_t sum = 0;
-  for (int i = 0; i < RETRY_SLOTS; i++) sum += slots[i];
+  for (int i = 0; i < RETRY_SLOTS; i++)
+    sum += slots[i];
   return sum;
 }
 

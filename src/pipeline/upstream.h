@@ -1,12 +1,13 @@
 #ifndef PIPELINE_UPSTREAM_H
 #define PIPELINE_UPSTREAM_H
 
-/* The seam to whatever answers prompts: libcurl, the echo provider, the simulated plant. A transport serves one shard
- * and runs on its thread.
+/* The seam to whatever answers prompts: libcurl, the echo provider, the simulated plant. A transport serves
+ * one shard and runs on its thread.
  *
- * Contract: start() returns at once; events and the one final result arrive later, from the event loop, never from
- * inside start(). After cancel() returns, nothing more arrives for that attempt. Between start() and the final
- * result (or cancel) the request stays valid and unchanged. The pipeline owns every timeout. */
+ * Contract: start() returns at once; events and the one final result arrive later, from the event loop, never
+ * from inside start(). After cancel() returns, nothing more arrives for that attempt; cancel() may come from
+ * inside attempt_event(). Between start() and the final result (or cancel) the request stays valid and
+ * unchanged. The pipeline owns every timeout. */
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -30,13 +31,13 @@ struct attempt {
   struct request *request;
   void *transport; /* the transport's own state; NULL when idle */
   uint8_t provider;
-  bool streaming;  /* content has arrived */
+  bool streaming; /* content has arrived */
   int64_t started_ns, first_ns, last_ns;
   uint32_t tokens; /* content events seen */
 };
 
-/* What arrives inside a stream: one whole server-sent event, "data: {...}\n\n", already in the form that the client
- * gets (our id, no usage chunk that it did not ask for). Bytes are borrowed for the call. */
+/* What arrives inside a stream: one whole server-sent event, "data: {...}\n\n", already in the form that the
+ * client gets (our id, no usage chunk that it did not ask for). Bytes are borrowed for the call. */
 struct upstream_event {
   const char *bytes;
   size_t size;
@@ -45,16 +46,17 @@ struct upstream_event {
 
 struct upstream_result {
   enum upstream_error error;
-  int status;              /* HTTP status, 0 when none came */
-  int64_t retry_after_ns;  /* from now; -1 when not said */
-  char *body;              /* whole answer (not for streams), or the error body; malloc'ed, taken over by the callee; may be NULL */
+  int status;             /* HTTP status, 0 when none came */
+  int64_t retry_after_ns; /* from now; -1 when not said */
+  char *body; /* whole answer (not for streams), or the error body; malloc'ed, taken over by the callee; may
+                 be NULL */
   size_t body_size;
   bool usage_known;
   uint32_t tokens_in, tokens_cached, tokens_out;
-  double cost_usd;         /* as reported by the provider; NAN when not */
-  double requests_left;    /* x-ratelimit-remaining-requests; NAN when not said */
+  double cost_usd;           /* as reported by the provider; NAN when not */
+  double requests_left;      /* x-ratelimit-remaining-requests; NAN when not said */
   int64_t requests_reset_ns; /* x-ratelimit-reset-requests, from now; -1 when not said */
-  const char *detail;      /* for logs and dead letters: static or owned by the caller until the call returns */
+  const char *detail; /* for logs and dead letters: static or owned by the caller until the call returns */
 };
 
 struct upstream;

@@ -1,6 +1,6 @@
-/* A turn: wait → fire watches → fire timers → run hooks. The wait is bounded by the next timer; epoll_wait has
- * millisecond steps, so a wait is rounded up and a timer is at most 1 ms late. (epoll_pwait2 would be exact, but
- * valgrind does not know it.) */
+/* A turn: wait → fire watches → fire timers → run hooks. The wait is bounded by the next timer; epoll_wait
+ * has millisecond steps, so a wait is rounded up and a timer is at most 1 ms late. (epoll_pwait2 would be
+ * exact, but valgrind does not know it.) */
 
 #include "sys/evloop.h"
 
@@ -44,7 +44,8 @@ struct evloop *evloop_create(void) {
   loop->wake.ready = drain_wake;
   loop->timers = timers_create();
   loop->now_ns = clock_now_ns();
-  if (loop->epoll_fd < 0 || loop->wake.fd < 0 || !loop->timers || evloop_watch(loop, &loop->wake, EPOLLIN) < 0) {
+  if (loop->epoll_fd < 0 || loop->wake.fd < 0 || !loop->timers ||
+      evloop_watch(loop, &loop->wake, EPOLLIN) < 0) {
     evloop_destroy(loop);
     return NULL;
   }
@@ -59,9 +60,13 @@ void evloop_destroy(struct evloop *loop) {
   free(loop);
 }
 
-struct timers *evloop_timers(struct evloop *loop) { return loop->timers; }
+struct timers *evloop_timers(struct evloop *loop) {
+  return loop->timers;
+}
 
-int64_t evloop_now_ns(const struct evloop *loop) { return loop->now_ns; }
+int64_t evloop_now_ns(const struct evloop *loop) {
+  return loop->now_ns;
+}
 
 int evloop_watch(struct evloop *loop, struct watch *watch, uint32_t events) {
   if (events == watch->events) return 0;
@@ -106,7 +111,8 @@ void evloop_turn(struct evloop *loop, int64_t wait_ns) {
 }
 
 void evloop_run(struct evloop *loop) {
-  while (!atomic_load_explicit(&loop->stopped, memory_order_acquire)) evloop_turn(loop, NS_NEVER);
+  while (!atomic_load_explicit(&loop->stopped, memory_order_acquire))
+    evloop_turn(loop, NS_NEVER);
 }
 
 void evloop_wake(struct evloop *loop) {

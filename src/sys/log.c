@@ -40,7 +40,8 @@ static size_t stamp(char *out, size_t size) {
   return n + (size_t)snprintf(out + n, size - n, ".%03dZ", (int)(wall % 1000));
 }
 
-/* JSON string body: quotes, backslashes and control characters escaped, bytes that are not ASCII as they are. */
+/* JSON string body: quotes, backslashes and control characters escaped, bytes that are not ASCII as they are.
+ */
 static size_t escape(char *out, size_t size, const char *text) {
   size_t n = 0;
   for (const char *p = text; *p && n + 7 < size; p++) {
@@ -70,7 +71,8 @@ void log_line(enum log_level level, const char *who, const char *format, ...) {
   if (atomic_load_explicit(&as_json, memory_order_relaxed)) {
     char body[LINE_MAX_BYTES - 128];
     escape(body, sizeof body, text);
-    n = snprintf(line, sizeof line, "{\"time\":\"%s\",\"level\":\"%s\",\"module\":\"%s\",\"message\":\"%s\"}\n", when,
+    n = snprintf(line, sizeof line,
+                 "{\"time\":\"%s\",\"level\":\"%s\",\"module\":\"%s\",\"message\":\"%s\"}\n", when,
                  names[level], who, body);
   } else {
     n = snprintf(line, sizeof line, "%s %-5s %-9s %s\n", when, names[level], who, text);

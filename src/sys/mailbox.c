@@ -65,4 +65,6 @@ size_t mailbox_take(struct mailbox *box, void **items, size_t n) {
   return taken;
 }
 
-int mailbox_fd(const struct mailbox *box) { return box->fd; }
+int mailbox_fd(const struct mailbox *box) {
+  return box->fd;
+}

@@ -12,7 +12,9 @@ struct timers {
   uint64_t next_order;
 };
 
-struct timers *timers_create(void) { return calloc(1, sizeof(struct timers)); }
+struct timers *timers_create(void) {
+  return calloc(1, sizeof(struct timers));
+}
 
 void timers_destroy(struct timers *timers) {
   if (!timers) return;
@@ -31,7 +33,8 @@ static void place(struct timers *t, size_t i, struct timer *timer) {
 
 static void sift(struct timers *t, size_t i) {
   struct timer *moving = t->heap[i];
-  for (; i > 0 && earlier(moving, t->heap[(i - 1) / 2]); i = (i - 1) / 2) place(t, i, t->heap[(i - 1) / 2]);
+  for (; i > 0 && earlier(moving, t->heap[(i - 1) / 2]); i = (i - 1) / 2)
+    place(t, i, t->heap[(i - 1) / 2]);
   for (;;) {
     size_t child = 2 * i + 1;
     if (child >= t->count) break;
@@ -70,7 +73,9 @@ void timer_disarm(struct timers *t, struct timer *timer) {
   sift(t, i);
 }
 
-int64_t timers_next_ns(const struct timers *t) { return t->count ? t->heap[0]->due_ns : NS_NEVER; }
+int64_t timers_next_ns(const struct timers *t) {
+  return t->count ? t->heap[0]->due_ns : NS_NEVER;
+}
 
 void timers_run(struct timers *t, int64_t now_ns) {
   while (t->count && t->heap[0]->due_ns <= now_ns) {

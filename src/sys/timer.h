@@ -1,8 +1,8 @@
 #ifndef SYS_TIMER_H
 #define SYS_TIMER_H
 
-/* Timers for one thread, live or simulated: a binary heap ordered by due time, then by order of arming, so that a
- * simulated run replays. Whoever drives the heap supplies the time; nothing here asks a clock. */
+/* Timers for one thread, live or simulated: a binary heap ordered by due time, then by order of arming, so
+ * that a simulated run replays. Whoever drives the heap supplies the time; nothing here asks a clock. */
 
 #include <stddef.h>
 #include <stdint.h>
@@ -26,7 +26,8 @@ void timer_disarm(struct timers *timers, struct timer *timer); /* does nothing w
 
 int64_t timers_next_ns(const struct timers *timers); /* NS_NEVER when none is armed */
 
-/* Fires all that is due, earliest first, each disarmed before its call; a callback may arm and disarm any timer. */
+/* Fires all that is due, earliest first, each disarmed before its call; a callback may arm and disarm any
+ * timer. */
 void timers_run(struct timers *timers, int64_t now_ns);
 
 #endif

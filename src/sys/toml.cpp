@@ -94,15 +94,31 @@ struct toml_doc *toml_parse_file(const char *path, char *error, size_t error_siz
   return toml_parse_text(text.str().c_str(), path, error, error_size);
 }
 
-void toml_free(struct toml_doc *doc) { delete doc; }
+void toml_free(struct toml_doc *doc) {
+  delete doc;
+}
 
-const struct toml_node *toml_root(const struct toml_doc *doc) { return &doc->root; }
-enum toml_type toml_type(const struct toml_node *node) { return node->type; }
-int toml_line(const struct toml_node *node) { return node->line; }
-int toml_column(const struct toml_node *node) { return node->column; }
-size_t toml_count(const struct toml_node *node) { return node->children.size(); }
-const char *toml_key(const struct toml_node *table, size_t i) { return table->children[i]->key.c_str(); }
-const struct toml_node *toml_at(const struct toml_node *node, size_t i) { return node->children[i].get(); }
+const struct toml_node *toml_root(const struct toml_doc *doc) {
+  return &doc->root;
+}
+enum toml_type toml_type(const struct toml_node *node) {
+  return node->type;
+}
+int toml_line(const struct toml_node *node) {
+  return node->line;
+}
+int toml_column(const struct toml_node *node) {
+  return node->column;
+}
+size_t toml_count(const struct toml_node *node) {
+  return node->children.size();
+}
+const char *toml_key(const struct toml_node *table, size_t i) {
+  return table->children[i]->key.c_str();
+}
+const struct toml_node *toml_at(const struct toml_node *node, size_t i) {
+  return node->children[i].get();
+}
 
 const struct toml_node *toml_get(const struct toml_node *table, const char *key) {
   if (!table || table->type != TOML_TABLE) return nullptr;

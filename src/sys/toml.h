@@ -1,8 +1,8 @@
 #ifndef SYS_TOML_H
 #define SYS_TOML_H
 
-/* TOML through toml++ behind a C face: a parsed file is a tree of read-only nodes that know their line and column.
- * The tree belongs to the document; strings live as long as it does. One thread at a time. */
+/* TOML through toml++ behind a C face: a parsed file is a tree of read-only nodes that know their line and
+ * column. The tree belongs to the document; strings live as long as it does. One thread at a time. */
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -30,7 +30,8 @@ const char *toml_key(const struct toml_node *table, size_t i);
 const struct toml_node *toml_at(const struct toml_node *table_or_array, size_t i);
 const struct toml_node *toml_get(const struct toml_node *table, const char *key); /* NULL: absent */
 
-/* Each returns false, and leaves *out alone, when node is NULL or of another type. An integer passes as a double. */
+/* Each returns false, and leaves *out alone, when node is NULL or of another type. An integer passes as a
+ * double. */
 bool toml_as_string(const struct toml_node *node, const char **out);
 bool toml_as_integer(const struct toml_node *node, int64_t *out);
 bool toml_as_double(const struct toml_node *node, double *out);

@@ -1,0 +1,61 @@
+#include "pipeline/lanes.h"
+
+#include "pipeline/request.h"
+
+static void count(struct lanes *l, int change) {
+  size_t depth = atomic_load_explicit(&l->depth, memory_order_relaxed);
+  atomic_store_explicit(&l->depth, depth + (size_t)change, memory_order_relaxed);
+}
+
+void lanes_push(struct lanes *l, struct request *r) {
+  enum priority p = r->spec.priority;
+  r->next = NULL;
+  r->previous = l->lane[p].last;
+  *(r->previous ? &r->previous->next : &l->lane[p].first) = r;
+  l->lane[p].last = r;
+  count(l, 1);
+}
+
+void lanes_push_front(struct lanes *l, struct request *r) {
+  enum priority p = r->spec.priority;
+  r->previous = NULL;
+  r->next = l->lane[p].first;
+  *(r->next ? &r->next->previous : &l->lane[p].last) = r;
+  l->lane[p].first = r;
+  count(l, 1);
+}
+
+void lanes_remove(struct lanes *l, struct request *r) {
+  enum priority p = r->spec.priority;
+  *(r->previous ? &r->previous->next : &l->lane[p].first) = r->next;
+  *(r->next ? &r->next->previous : &l->lane[p].last) = r->previous;
+  r->next = r->previous = NULL;
+  count(l, -1);
+}
+
+static int64_t urgency(const struct request *r, int64_t now_ns, int64_t promotion_ns) {
+  int64_t lane = (int64_t)r->spec.priority - (now_ns - r->arrived_ns) / promotion_ns;
+  return lane > 0 ? lane : 0;
+}
+
+struct request *lanes_first(const struct lanes *l, int64_t now_ns, int64_t promotion_ns,
+                            uint64_t skip_routes) {
+  struct request *best = NULL;
+  int64_t best_urgency = 0;
+  for (int p = 0; p < PRIORITIES; p++) {
+    struct request *r = l->lane[p].first;
+    while (r && (skip_routes >> r->spec.route & 1))
+      r = r->next;
+    if (!r) continue;
+    int64_t u = urgency(r, now_ns, promotion_ns);
+    if (!best || u < best_urgency || (u == best_urgency && r->arrived_ns < best->arrived_ns)) {
+      best = r;
+      best_urgency = u;
+    }
+  }
+  return best;
+}
+
+size_t lanes_depth(const struct lanes *l) {
+  return atomic_load_explicit(&l->depth, memory_order_relaxed);
+}
