@@ -1,6 +1,6 @@
-/* One table says which scalar settings exist, their bounds and where they go; bus/tunables.def says the same of the
- * tunables. Unknown keys are found by walking the whole file against both, so that nobody tunes a key that nothing
- * reads. */
+/* One table says which scalar settings exist, their bounds and where they go; bus/tunables.def says the same
+ * of the tunables. Unknown keys are found by walking the whole file against both, so that nobody tunes a key
+ * that nothing reads. */
 
 #include "config.h"
 
@@ -14,7 +14,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum setting_kind { KIND_PORT, KIND_UNSIGNED, KIND_INT, KIND_INT64, KIND_MIB, KIND_REAL, KIND_BOOL, KIND_TEXT };
+enum setting_kind {
+  KIND_PORT,
+  KIND_UNSIGNED,
+  KIND_INT,
+  KIND_INT64,
+  KIND_MIB,
+  KIND_REAL,
+  KIND_BOOL,
+  KIND_TEXT
+};
 
 struct setting {
   const char *path;
@@ -75,22 +84,40 @@ static const struct toml_node *walk(const struct toml_node *root, const char *pa
   return node;
 }
 
-static void read_setting(struct config *c, struct reader *r, const struct setting *s, const struct toml_node *node) {
+static void read_setting(struct config *c, struct reader *r, const struct setting *s,
+                         const struct toml_node *node) {
   void *field = (char *)c + s->offset;
   int64_t whole;
   switch (s->kind) {
-  case KIND_REAL: reader_number(r, node, s->path, s->min, s->max, field); return;
-  case KIND_BOOL: reader_bool(r, node, s->path, field); return;
-  case KIND_TEXT: reader_text(r, node, s->path, field, (size_t)s->max); return;
-  default: break;
+  case KIND_REAL:
+    reader_number(r, node, s->path, s->min, s->max, field);
+    return;
+  case KIND_BOOL:
+    reader_bool(r, node, s->path, field);
+    return;
+  case KIND_TEXT:
+    reader_text(r, node, s->path, field, (size_t)s->max);
+    return;
+  default:
+    break;
   }
   if (!reader_integer(r, node, s->path, (int64_t)s->min, (int64_t)s->max, &whole)) return;
   switch (s->kind) {
-  case KIND_PORT: *(uint16_t *)field = (uint16_t)whole; break;
-  case KIND_UNSIGNED: *(unsigned *)field = (unsigned)whole; break;
-  case KIND_INT: *(int *)field = (int)whole; break;
-  case KIND_MIB: *(size_t *)field = (size_t)whole << 20; break;
-  default: *(int64_t *)field = whole; break;
+  case KIND_PORT:
+    *(uint16_t *)field = (uint16_t)whole;
+    break;
+  case KIND_UNSIGNED:
+    *(unsigned *)field = (unsigned)whole;
+    break;
+  case KIND_INT:
+    *(int *)field = (int)whole;
+    break;
+  case KIND_MIB:
+    *(size_t *)field = (size_t)whole << 20;
+    break;
+  default:
+    *(int64_t *)field = whole;
+    break;
   }
 }
 
@@ -107,7 +134,8 @@ static void read_tunables(struct config *c, struct reader *r, const struct toml_
   }
 }
 
-void config_add_key(struct config *c, struct reader *r, const struct toml_node *at, const char *where, const char *key) {
+void config_add_key(struct config *c, struct reader *r, const struct toml_node *at, const char *where,
+                    const char *key) {
   struct server_settings *server = &c->server;
   if (server->key_count == MAX_CLIENT_KEYS) {
     reader_problem(r, at, where, "holds too many keys; allowed: up to %d", MAX_CLIENT_KEYS);
@@ -128,7 +156,8 @@ static void read_keys(struct config *c, struct reader *r, const struct toml_node
       config_add_key(c, r, toml_at(list, i), "server.keys", key);
   }
   if (c->auth && toml_count(list) == 0)
-    reader_problem(r, list, "server.keys", "is empty; list at least one key, or say auth = false to serve without");
+    reader_problem(r, list, "server.keys",
+                   "is empty; list at least one key, or say auth = false to serve without");
 }
 
 static void read_log(struct config *c, struct reader *r, const struct toml_node *root) {
@@ -145,15 +174,17 @@ static void read_log(struct config *c, struct reader *r, const struct toml_node 
 
 static size_t known_paths(const char *paths[PATHS_MAX]) {
   size_t n = 0;
-  for (size_t i = 0; i < SETTINGS; i++) paths[n++] = settings[i].path;
-  for (size_t i = 0; i < SPECIALS; i++) paths[n++] = special_paths[i];
+  for (size_t i = 0; i < SETTINGS; i++)
+    paths[n++] = settings[i].path;
+  for (size_t i = 0; i < SPECIALS; i++)
+    paths[n++] = special_paths[i];
   for (int id = 0; id < TUNABLES; id++)
     if (tunable_infos[id].scope == TUNABLE_GLOBAL) paths[n++] = tunable_infos[id].toml;
   return n;
 }
 
-static void unknown(struct reader *r, const struct toml_node *node, const char *path, const char *const *known,
-                    size_t count) {
+static void unknown(struct reader *r, const struct toml_node *node, const char *path,
+                    const char *const *known, size_t count) {
   const char *near = reader_nearest(path, known, count);
   if (near)
     reader_problem(r, node, path, "is no key; did you mean %s?", near);
@@ -172,8 +203,8 @@ static int known_below(const char *path, const char *const *known, size_t count)
   return below;
 }
 
-static void check_keys(struct reader *r, const struct toml_node *table, const char *prefix, const char *const *known,
-                       size_t count) {
+static void check_keys(struct reader *r, const struct toml_node *table, const char *prefix,
+                       const char *const *known, size_t count) {
   for (size_t i = 0; i < toml_count(table); i++) {
     const struct toml_node *node = toml_at(table, i);
     char path[READER_KEY];
@@ -189,8 +220,8 @@ static void check_keys(struct reader *r, const struct toml_node *table, const ch
   }
 }
 
-static void check_list_keys(struct reader *r, const struct toml_node *list, const char *name, const char *const *known,
-                            size_t count) {
+static void check_list_keys(struct reader *r, const struct toml_node *list, const char *name,
+                            const char *const *known, size_t count) {
   for (size_t i = 0; list && i < toml_count(list); i++) {
     const struct toml_node *table = toml_at(list, i);
     if (toml_type(table) == TOML_TABLE) check_keys(r, table, name, known, count);
@@ -201,13 +232,16 @@ static void check_all_keys(struct reader *r, const struct toml_node *root) {
   const char *known[PATHS_MAX];
   size_t count = known_paths(known);
   check_keys(r, root, "", known, count);
-  check_list_keys(r, toml_get(root, "providers"), "providers", config_provider_keys, config_provider_key_count);
+  check_list_keys(r, toml_get(root, "providers"), "providers", config_provider_keys,
+                  config_provider_key_count);
   check_list_keys(r, toml_get(root, "routes"), "routes", config_route_keys, config_route_key_count);
 }
 
-static void read_layer(struct config *c, struct reader *r, struct config_routes *routes, const struct toml_node *root) {
+static void read_layer(struct config *c, struct reader *r, struct config_routes *routes,
+                       const struct toml_node *root) {
   check_all_keys(r, root);
-  for (size_t i = 0; i < SETTINGS; i++) read_setting(c, r, &settings[i], walk(root, settings[i].path));
+  for (size_t i = 0; i < SETTINGS; i++)
+    read_setting(c, r, &settings[i], walk(root, settings[i].path));
   read_tunables(c, r, root);
   read_keys(c, r, root);
   read_log(c, r, root);
@@ -230,7 +264,8 @@ static void defaults(struct config *c) {
   snprintf(c->demo.scenario, sizeof c->demo.scenario, "data/scenarios/demo.toml");
   snprintf(c->demo.data, sizeof c->demo.data, "data");
   for (int id = 0; id < TUNABLES; id++)
-    for (int p = 0; p < MAX_PROVIDERS; p++) c->file_values[id][p] = c->environment[id][p] = NAN;
+    for (int p = 0; p < MAX_PROVIDERS; p++)
+      c->file_values[id][p] = c->environment[id][p] = NAN;
 }
 
 /* What only makes sense, or not, once all layers are in. */
@@ -257,7 +292,8 @@ struct layer {
   const char *name;
 };
 
-static int parse_layers(const struct config_source *source, struct layer layers[2], char *error, size_t size) {
+static int parse_layers(const struct config_source *source, struct layer layers[2], char *error,
+                        size_t size) {
   int n = 0;
   if (source->path) {
     layers[n] = (struct layer){toml_parse_file(source->path, error, size), source->path};
@@ -271,8 +307,8 @@ static int parse_layers(const struct config_source *source, struct layer layers[
   return n;
 }
 
-static void read_all(struct config *c, struct reader *r, const struct config_source *source, const struct layer *layers,
-                     int count) {
+static void read_all(struct config *c, struct reader *r, const struct config_source *source,
+                     const struct layer *layers, int count) {
   struct config_routes *routes = calloc(1, sizeof *routes);
   if (!routes) {
     reader_problem_of(r, "memory", "there is not enough");
@@ -315,4 +351,6 @@ int config_load(const struct config_source *source, struct config **out, char **
   return -EINVAL;
 }
 
-void config_free(struct config *config) { free(config); }
+void config_free(struct config *config) {
+  free(config);
+}

@@ -1,8 +1,8 @@
 #ifndef CONFIG_INTERNAL_H
 #define CONFIG_INTERNAL_H
 
-/* Between the configuration's own files: config.c (scalar settings, keys, tunables), config_fleet.c (providers and
- * routes), config_env.c (environment). */
+/* Between the configuration's own files: config.c (scalar settings, keys, tunables), config_fleet.c
+ * (providers and routes), config_env.c (environment). */
 
 #include "config.h"
 #include "config_reader.h"
@@ -15,7 +15,8 @@ struct config_route {
   char candidates[MAX_CANDIDATES][NAME_SIZE], fallbacks[MAX_CANDIDATES][NAME_SIZE];
   unsigned candidate_count, fallback_count;
   bool sticky, coalesce;
-  const struct toml_node *at; /* for problems; NULL: implicit */
+  const struct toml_node *at; /* for problems */
+  const char *file;
 };
 
 struct config_routes {
@@ -23,10 +24,9 @@ struct config_routes {
   struct config_route route[MAX_ROUTES];
 };
 
-extern const char *const config_provider_keys[];
-extern const size_t config_provider_key_count;
-extern const char *const config_local_keys[], *const config_route_keys[];
-extern const size_t config_local_key_count, config_route_key_count;
+/* The keys of one table of each list, as "providers.name". */
+extern const char *const config_provider_keys[], *const config_route_keys[];
+extern const size_t config_provider_key_count, config_route_key_count;
 
 void config_read_providers(struct config *c, struct reader *r, const struct toml_node *root);
 void config_read_routes(struct config_routes *routes, struct reader *r, const struct toml_node *root);

@@ -1,5 +1,5 @@
-/* Problems are appended to one growing text. A key that nobody knows is compared with the known ones by edit distance
- * (Levenshtein 1966); a third of its length is near enough to be a slip of the hand. */
+/* Problems are appended to one growing text. A key that nobody knows is compared with the known ones by edit
+ * distance (Levenshtein 1966); a third of its length is near enough to be a slip of the hand. */
 
 #include "config_reader.h"
 
@@ -11,7 +11,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-void reader_init(struct reader *r, const char *file) { *r = (struct reader){.file = file}; }
+void reader_init(struct reader *r, const char *file) {
+  *r = (struct reader){.file = file};
+}
 
 void reader_free(struct reader *r) {
   free(r->text);
@@ -62,7 +64,8 @@ bool reader_integer(struct reader *r, const struct toml_node *node, const char *
     return false;
   }
   if (value < min || value > max) {
-    reader_problem(r, node, key, "%" PRId64 " is out of range; allowed: %" PRId64 " to %" PRId64, value, min, max);
+    reader_problem(r, node, key, "%" PRId64 " is out of range; allowed: %" PRId64 " to %" PRId64, value, min,
+                   max);
     return false;
   }
   *out = value;
@@ -93,8 +96,8 @@ bool reader_bool(struct reader *r, const struct toml_node *node, const char *key
 }
 
 /* Copies from *text up to its ${VAR}, then the variable's value. False on a problem, which is then told. */
-static bool expand_one(struct reader *r, const struct toml_node *node, const char *key, const char **text, char *out,
-                       size_t size, size_t *used) {
+static bool expand_one(struct reader *r, const struct toml_node *node, const char *key, const char **text,
+                       char *out, size_t size, size_t *used) {
   const char *end = strchr(*text + 2, '}');
   char name[128];
   if (!end || (size_t)(end - *text - 2) >= sizeof name || end == *text + 2) {
@@ -147,7 +150,8 @@ bool reader_name(struct reader *r, const struct toml_node *node, const char *key
   if (!reader_text(r, node, key, text, sizeof text)) return false;
   for (const char *p = text; *p; p++)
     if ((unsigned char)*p <= ' ' || *p == 0x7f || *p == '"' || *p == '\\') {
-      reader_problem(r, node, key, "holds a space, quote, backslash or control character; allowed in a name: others");
+      reader_problem(r, node, key,
+                     "holds a space, quote, backslash or control character; allowed in a name: others");
       return false;
     }
   if (strlen(text) >= size) {
@@ -168,7 +172,8 @@ bool reader_list(struct reader *r, const struct toml_node *node, const char *key
 static size_t edit_distance(const char *a, const char *b) {
   size_t row[READER_KEY + 1], n = strlen(b);
   if (n > READER_KEY) return SIZE_MAX;
-  for (size_t j = 0; j <= n; j++) row[j] = j;
+  for (size_t j = 0; j <= n; j++)
+    row[j] = j;
   for (size_t i = 1; a[i - 1]; i++) {
     size_t diagonal = row[0];
     row[0] = i;

@@ -1,8 +1,8 @@
 #ifndef CONFIG_READER_H
 #define CONFIG_READER_H
 
-/* Reading values out of a parsed file, and collecting everything that is wrong with them, so that a person sees all
- * errors at once: one line each, "FILE:LINE: KEY: what is wrong; what is allowed". */
+/* Reading values out of a parsed file, and collecting everything that is wrong with them, so that a person
+ * sees all errors at once: one line each, "FILE:LINE: KEY: what is wrong; what is allowed". */
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -30,16 +30,16 @@ void reader_problem(struct reader *r, const struct toml_node *at, const char *ke
 void reader_problem_of(struct reader *r, const char *source, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
-/* Each returns true and sets *out when the node is there and its value is allowed; a node that is absent (NULL) is no
- * problem, one that is not allowed is. */
+/* Each returns true and sets *out when the node is there and its value is allowed; a node that is absent
+ * (NULL) is no problem, one that is not allowed is. */
 bool reader_integer(struct reader *r, const struct toml_node *node, const char *key, int64_t min, int64_t max,
                     int64_t *out);
 bool reader_number(struct reader *r, const struct toml_node *node, const char *key, double min, double max,
                    double *out);
 bool reader_bool(struct reader *r, const struct toml_node *node, const char *key, bool *out);
 
-/* A text that is not empty and shorter than size, with ${VAR} replaced by the environment's value; a variable that is
- * unset or empty is a problem that names it. */
+/* A text that is not empty and shorter than size, with ${VAR} replaced by the environment's value; a variable
+ * that is unset or empty is a problem that names it. */
 bool reader_text(struct reader *r, const struct toml_node *node, const char *key, char *out, size_t size);
 
 /* A text that is a name: printable, no spaces, shorter than size. */
