@@ -1,8 +1,8 @@
 #ifndef STORE_ROWS_H
 #define STORE_ROWS_H
 
-/* What the daemon keeps, as plain values. Strings are borrowed for the call that takes the row; NULL becomes SQL NULL.
- * Times are Unix milliseconds. A NAN becomes NULL. */
+/* What the daemon keeps, as plain values. Strings are borrowed for the call that takes the row; NULL becomes
+ * SQL NULL. Times are Unix milliseconds. What is not finite becomes NULL, and comes back as NAN. */
 
 #include "bus/frame.h"
 #include "bus/outcome.h"
@@ -15,18 +15,19 @@ enum { SNAPSHOT_ID_SIZE = 65 }; /* SHA-256 in hex, with its NUL */
 
 /* One change of one tunable, or (kind "episode") the coalesced regulation of a controller. */
 struct ledger_row {
-  int64_t id;               /* counts up for ever; assigned by the loop */
+  int64_t id; /* counts up for ever; assigned by the loop */
   int64_t wall_ms;
-  const char *kind;         /* "change", "episode", "note" */
-  const char *name;         /* of the tunable, or of what a note is about ("route:auto", "experiment:x") */
+  const char *kind; /* "change", "episode", "note" */
+  const char *name; /* of the tunable, or of what a note is about ("route:auto", "experiment:x") */
   double from, to;
-  double least, most;       /* of an episode */
-  int64_t count, last_ms;   /* of an episode: steps, time of the last */
-  const char *actor;        /* "file", "environment", "http", "controller:gradient2", "experiment:NAME", "rollback", ... */
-  const char *reason;       /* a sentence */
-  const char *evidence;     /* JSON object: the frame values used */
+  double least, most;     /* of an episode */
+  int64_t count, last_ms; /* of an episode: steps, time of the last */
+  const char
+      *actor; /* "file", "environment", "http", "controller:gradient2", "experiment:NAME", "rollback", ... */
+  const char *reason;                           /* a sentence */
+  const char *evidence;                         /* JSON object: the frame values used */
   const char *snapshot_before, *snapshot_after; /* ids */
-  int64_t trial;            /* id of the ledger row that opened the trial this belongs to; 0: none */
+  int64_t trial; /* id of the ledger row that opened the trial this belongs to; 0: none */
 };
 
 /* The judged outcome of a ledger row. */
@@ -38,10 +39,10 @@ struct judgement_row {
 };
 
 struct snapshot_row {
-  const char *id, *parent;  /* SHA-256 of the canonical text; NULL parent for the first */
+  const char *id, *parent; /* SHA-256 of the canonical text; NULL parent for the first */
   int64_t wall_ms;
   const char *author, *message;
-  const char *config;       /* the canonical text: sorted "name=value" lines */
+  const char *config; /* the canonical text: sorted "name=value" lines */
 };
 
 /* Measured while a snapshot was in force; replaces the score before. */
@@ -52,8 +53,9 @@ struct score_row {
 };
 
 struct experiment_row {
-  int64_t id;               /* assigned by the loop */
-  const char *name, *tunable, *status; /* "running", "promoted", "control", "inconclusive", "stopped", "guardrail" */
+  int64_t id; /* assigned by the loop */
+  const char *name, *tunable,
+      *status; /* "running", "promoted", "control", "inconclusive", "stopped", "guardrail" */
   double control, treatment;
   int64_t started_ms, ended_ms; /* 0: running */
   int64_t control_units, treatment_units;
@@ -73,7 +75,7 @@ struct anomaly_row {
 struct reward_row {
   uint64_t request;
   int64_t wall_ms;
-  double value;             /* [0, 1]; a second one for the request replaces the first */
+  double value; /* [0, 1]; a second one for the request replaces the first */
   const char *source;
 };
 
@@ -81,8 +83,8 @@ struct reward_row {
 struct value_row {
   const char *name;
   double value;
-  double file_value;        /* what the file said at the last start; NAN: it did not say */
-  int64_t hold_until_ms;    /* 0: not held; INT64_MAX: until released */
+  double file_value;     /* what the file said at the last start; NAN: it did not say */
+  int64_t hold_until_ms; /* 0: not held; INT64_MAX: until released */
   const char *author;
 };
 
