@@ -1,0 +1,192 @@
+/* libmicrohttpd on external epoll: its epoll descriptor is watched by our loop, and MHD_run does a step
+ * without waiting. A step leaves work behind when a connection was resumed or has data at hand
+ * (MHD_get_timeout says 0); the turn's hook runs it again, so that what the handler answered within a turn
+ * leaves within that turn.
+ *
+ * The library's own time-outs stay off: a byte now and then would renew them. peer.c has ours. */
+
+#include "server/exchange.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+/* POOL holds a request's headers, then the pieces of its answer. It is zeroed for each request, so it is
+ * small. */
+enum { ROUNDS = 8, POOL = 12 << 10, BACKLOG = 1024, SPARE_DESCRIPTORS = 64 };
+
+static bool run_daemon(struct front *front) {
+  for (int i = 0; i < ROUNDS; i++) {
+    front->resumed = false;
+    MHD_run(front->daemon);
+    MHD_UNSIGNED_LONG_LONG wait;
+    bool pending = MHD_get_timeout(front->daemon, &wait) == MHD_YES && wait == 0;
+    if (!front->resumed && !pending) return false;
+  }
+  front->resumed = true;
+  return true;
+}
+
+static void on_ready(struct watch *watch, uint32_t events, int64_t now_ns) {
+  (void)events;
+  (void)now_ns;
+  run_daemon((struct front *)((char *)watch - offsetof(struct front, watch)));
+}
+
+/* True when the handler was called: what it started has had no turn yet. */
+static bool on_turn(struct turn_hook *hook, int64_t now_ns) {
+  (void)now_ns;
+  struct front *front = (struct front *)((char *)hook - offsetof(struct front, hook));
+  if (!front->resumed || !front->daemon) return false;
+  front->dispatched = false;
+  return run_daemon(front) || front->dispatched;
+}
+
+static int resolve(const char *host, uint16_t port, struct sockaddr_storage *out, socklen_t *size) {
+  struct addrinfo hints = {.ai_flags = AI_NUMERICHOST | AI_PASSIVE, .ai_socktype = SOCK_STREAM};
+  struct addrinfo *found;
+  char service[8];
+  snprintf(service, sizeof service, "%u", port);
+  if (getaddrinfo(strcmp(host, "localhost") ? host : "127.0.0.1", service, &hints, &found) != 0)
+    return -EINVAL;
+  memcpy(out, found->ai_addr, found->ai_addrlen);
+  *size = found->ai_addrlen;
+  freeaddrinfo(found);
+  return 0;
+}
+
+/* A listening socket, or -errno. */
+static int listen_on(const char *host, uint16_t port, bool reuse_port) {
+  struct sockaddr_storage address;
+  socklen_t size;
+  if (resolve(host, port, &address, &size) < 0) return -EINVAL;
+  int fd = socket(address.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  if (fd < 0) return -errno;
+  int on = 1;
+  setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+  if (reuse_port) setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on);
+  if (bind(fd, (struct sockaddr *)&address, size) < 0 || listen(fd, BACKLOG) < 0) {
+    int error = errno;
+    close(fd);
+    return -error;
+  }
+  return fd;
+}
+
+int front_claim(const char *host, uint16_t port) {
+  int fd = listen_on(host, port, false);
+  if (fd < 0) return fd;
+  close(fd);
+  return 0;
+}
+
+static uint16_t bound_port(int fd) {
+  struct sockaddr_storage address;
+  socklen_t size = sizeof address;
+  if (getsockname(fd, (struct sockaddr *)&address, &size) < 0) return 0;
+  if (address.ss_family == AF_INET6) return ntohs(((struct sockaddr_in6 *)&address)->sin6_port);
+  return ntohs(((struct sockaddr_in *)&address)->sin_port);
+}
+
+static void explain(const struct front_settings *s, int error, char *out, size_t size) {
+  const char *advice = "";
+  if (error == EADDRINUSE)
+    advice = "; another program listens there: stop it or choose another port";
+  else if (error == EACCES)
+    advice = "; ports below 1024 need privileges: choose a higher one";
+  else if (error == EADDRNOTAVAIL)
+    advice = "; this machine has no such address";
+  else if (error == EINVAL)
+    advice = "; give a numeric address such as 127.0.0.1 or ::1";
+  snprintf(out, size, "cannot listen on %s port %u: %s%s", s->host, s->port, strerror(error), advice);
+}
+
+static struct MHD_Daemon *start_daemon(struct front *front, int fd, unsigned connections) {
+  unsigned flags = MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME;
+  return MHD_start_daemon(flags, 0, NULL, NULL, exchange_step, front, MHD_OPTION_LISTEN_SOCKET, fd,
+                          MHD_OPTION_CONNECTION_LIMIT, connections, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+                          (size_t)POOL, MHD_OPTION_NOTIFY_CONNECTION, peer_notice, front,
+                          MHD_OPTION_NOTIFY_COMPLETED, exchange_completed, front, MHD_OPTION_URI_LOG_CALLBACK,
+                          exchange_open, front, MHD_OPTION_CONNECTION_TIMEOUT, 0u, MHD_OPTION_END);
+}
+
+struct front *front_create(struct evloop *loop, const struct front_settings *settings, front_handler *handler,
+                           void *ctx, char *error, size_t error_size) {
+  int fd = listen_on(settings->host, settings->port, settings->reuse_port);
+  if (fd < 0) {
+    explain(settings, -fd, error, error_size);
+    return NULL;
+  }
+  struct front *front = calloc(1, sizeof *front);
+  unsigned connections = settings->max_connections;
+  if (front) {
+    *front = (struct front){
+        .loop = loop, .settings = *settings, .handler = handler, .ctx = ctx, .port = bound_port(fd)};
+    front->daemon = start_daemon(front, fd, connections);
+  }
+  if (!front || !front->daemon) {
+    snprintf(error, error_size, "cannot start the HTTP front: out of memory or descriptors; raise ulimit -n");
+    free(front);
+    close(fd);
+    return NULL;
+  }
+  const union MHD_DaemonInfo *info = MHD_get_daemon_info(front->daemon, MHD_DAEMON_INFO_EPOLL_FD);
+  front->watch = (struct watch){.fd = info->epoll_fd, .ready = on_ready};
+  front->hook.run = on_turn;
+  front->resumed = true; /* the first step puts the listening socket into the set */
+  evloop_watch(loop, &front->watch, EPOLLIN);
+  evloop_add_hook(loop, &front->hook);
+  MHD_run(front->daemon);
+  return front;
+}
+
+uint16_t front_port(const struct front *front) {
+  return front->port;
+}
+
+unsigned front_open(const struct front *front) {
+  return front->open;
+}
+
+void front_stop_accepting(struct front *front) {
+  if (front->closing) return;
+  front->closing = true;
+  int fd = MHD_quiesce_daemon(front->daemon);
+  if (fd >= 0) close(fd);
+  for (struct peer *peer = front->peers; peer; peer = peer->next)
+    if (!peer->exchange) peer_cut(peer);
+  front->resumed = true;
+}
+
+void front_destroy(struct front *front) {
+  if (!front) return;
+  front_stop_accepting(front);
+  for (struct peer *peer = front->peers; peer; peer = peer->next)
+    if (peer->exchange) exchange_drop(peer->exchange);
+  run_daemon(front); /* the library aborts the process when a connection is still suspended */
+  evloop_watch(front->loop, &front->watch, 0);
+  MHD_stop_daemon(front->daemon);
+  front->daemon = NULL;
+  free(front);
+}
+
+unsigned front_raise_descriptors(unsigned connections) {
+  struct rlimit limit;
+  if (getrlimit(RLIMIT_NOFILE, &limit) < 0) return connections;
+  rlim_t need = 2 * (rlim_t)connections + SPARE_DESCRIPTORS; /* a client's and its upstream's */
+  if (limit.rlim_cur < need) {
+    struct rlimit raised = {.rlim_cur = need < limit.rlim_max ? need : limit.rlim_max,
+                            .rlim_max = limit.rlim_max};
+    if (setrlimit(RLIMIT_NOFILE, &raised) == 0) limit = raised;
+  }
+  if (limit.rlim_cur >= need) return connections;
+  return limit.rlim_cur > SPARE_DESCRIPTORS + 2 ? (unsigned)((limit.rlim_cur - SPARE_DESCRIPTORS) / 2) : 1;
+}
