@@ -38,11 +38,14 @@ struct anomaly_settings {
 struct anomaly {
   struct reference reference;
   double up, down;                /* CUSUM sums */
-  double recent;                  /* mean of the last ten or so transformed samples */
+  double threshold;               /* of the sums */
+  double largest;                 /* slowly forgotten largest residual of a single tick */
+  double recent, drift;           /* means of the last ten or so: transformed samples, clipped residuals */
   double successes, trials;       /* RATE: counts that wait for a block to fill */
   enum anomaly_severity severity; /* of the open incident; NONE: none open */
   uint32_t calm, age;             /* samples: quiet in a row, since the incident opened */
   double value, expected, score;  /* of the sample that opened or worsened it; score in thresholds, > 1 */
+  bool forget;                    /* close at the next update */
   bool spike, accepted;           /* found by the single-tick rule; closed as the new normal */
 };
 

@@ -14,11 +14,10 @@ struct autoscaler_settings {
   double utilisation;      /* target share of the limit in use */
   double tolerance;        /* relative; no action inside */
   int64_t smooth_ns;       /* time constant of the load */
-  int64_t saturated_ns;    /* saturation for so long is answered at once */
+  int64_t up_ns;           /* a higher wish, or saturation, must last so long */
   int64_t down_window_ns;  /* down only to the highest wish of this */
   int64_t cheap_window_ns; /* instead, when an instance is known not to be worth its price */
-  int64_t
-      cooldown_ns; /* between two changes; saturation need not wait for it unless instances are starting */
+  int64_t cooldown_ns;     /* between two changes; saturation does not wait for it */
 };
 
 extern const struct autoscaler_settings autoscaler_defaults; /* 0.75, 0.1, 15 s, 15 s, 300 s, 120 s, 60 s */
@@ -26,11 +25,12 @@ extern const struct autoscaler_settings autoscaler_defaults; /* 0.75, 0.1, 15 s,
 enum { AUTOSCALER_SLOTS = 64 };
 
 struct autoscaler {
-  int64_t last_ns, changed_ns, saturated_since_ns; /* -1: never */
-  double in_flight, arrivals, refused;             /* smoothed; the last two per second */
-  int64_t slot_ns;                                 /* length of a slot */
-  int64_t slot_index[AUTOSCALER_SLOTS];            /* which stretch of time the slot holds */
-  double slot_wish[AUTOSCALER_SLOTS];              /* its highest wish */
+  int64_t last_ns, changed_ns;                 /* -1: never */
+  int64_t higher_since_ns, saturated_since_ns; /* -1: not now */
+  double in_flight, arrivals, refused;         /* smoothed; the last two per second */
+  int64_t slot_ns;                             /* length of a slot */
+  int64_t slot_index[AUTOSCALER_SLOTS];        /* which stretch of time the slot holds */
+  double slot_wish[AUTOSCALER_SLOTS];          /* its highest wish */
 };
 
 void autoscaler_init(struct autoscaler *a, const struct autoscaler_settings *s);

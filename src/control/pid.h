@@ -41,7 +41,8 @@ void pid_start(struct pid *p, const struct pid_settings *s, double setpoint, dou
  * and a dt of 0 or less, hold the last output. */
 double pid_update(struct pid *p, const struct pid_settings *s, double setpoint, double measured, double dt_s);
 
-/* Once after every pid_update: the value really in force. Integrates the error and tracks the difference. */
+/* Once after every pid_update: the value really in force. Integrates the error and tracks the difference.
+ * Rounding is no difference: hand back the output itself, or small errors never add up to a whole unit. */
 void pid_applied(struct pid *p, const struct pid_settings *s, double applied);
 
 #endif

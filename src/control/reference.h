@@ -20,10 +20,10 @@ struct reference_level {
 struct reference {
   double centre, scale; /* of the transformed metric */
   double spread;        /* long-run deviation in units of scale, at least 1; > 1 when samples hang together */
-  double largest;       /* slowly forgotten largest |residual| */
-  uint32_t count;       /* samples learned from, capped */
-  uint32_t filled;      /* of the warm-up */
-  float sample[REFERENCE_WARMUP], noise[REFERENCE_WARMUP];
+  double lag1, previous; /* covariance of neighbouring residuals; the last residual */
+  uint32_t count;        /* samples learned from, capped */
+  uint32_t filled;       /* of the warm-up */
+  double sample[REFERENCE_WARMUP], noise[REFERENCE_WARMUP];
   struct reference_level level[REFERENCE_LEVELS];
 };
 

@@ -15,6 +15,7 @@ struct regulator_settings {
   const char *unit;          /* of the measurement */
   double low, high;          /* range of the tunable; low > 0 when logarithmic */
   bool logarithmic;
+  double grain;     /* applied values are multiples of this; 0: any. Rounding is not taken for a limit */
   double dead_band; /* relative error within which nothing moves */
   double most;      /* measured / setpoint is cut to this */
   /* How measured / setpoint answers a step over the whole range: gain, lag and delay of a rough first-order
