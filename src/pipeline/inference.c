@@ -57,7 +57,7 @@ static enum standing standing(struct pipeline *p, unsigned provider, int64_t now
 
 struct survey {
   uint32_t free, hopeful; /* candidates that can be used now; that can be waited for */
-  uint32_t cooling;       /* of the hopeful ones: closed after a 429 */
+  uint32_t busy, cooling; /* of the hopeful ones: at their limit; closed after a 429 */
   int64_t opens_ns;       /* when the first cooling one opens */
 };
 
@@ -69,10 +69,7 @@ static struct survey survey(struct request *r, int64_t now_ns) {
     unsigned provider = route->candidates[i];
     enum standing st = standing(r->pipeline, provider, now_ns);
     if (st == FREE) s.free |= 1u << i;
-    if (st == BUSY) {
-      s.hopeful |= 1u << i;
-      if (!r->surveyed) count(r->pipeline, COUNTER_limit_refusals, provider);
-    }
+    if (st == BUSY) s.busy |= 1u << i;
     if (st == COOLING) {
       int64_t opens =
           atomic_load_explicit(&provider_of(r->pipeline, provider)->closed_until_ns, memory_order_relaxed);
@@ -81,9 +78,9 @@ static struct survey survey(struct request *r, int64_t now_ns) {
       if (opens < s.opens_ns) s.opens_ns = opens;
     }
   }
+  s.hopeful |= s.busy;
   uint32_t primary = (1u << route->primary_count) - 1;
   if (s.free & primary) s.free &= primary;
-  r->surveyed = true;
   return s;
 }
 
@@ -523,6 +520,18 @@ static void give_up(struct request *r, int64_t opens_ns, int64_t now_ns) {
              now_ns);
 }
 
+/* Once a request: which candidates would have been better than the one it got (-1: it got none), had their
+ * limit not been reached. This is the demand that more instances could serve. */
+static void count_refusals(struct request *r, uint32_t busy, int got) {
+  if (r->surveyed) return;
+  r->surveyed = true;
+  const struct route_table *t = &r->pipeline->table;
+  const float *utility = t->routes[r->spec.route].utility;
+  for (unsigned i = 0; busy >> i; i++)
+    if ((busy >> i & 1) && (got < 0 || t->version == 0 || utility[i] > utility[got]))
+      count(r->pipeline, COUNTER_limit_refusals, route_of(r)->candidates[i]);
+}
+
 /* Starts the request, ends it, or finds that it must wait: then its route is blocked until something is
  * freed. */
 static bool dispatch(struct pipeline *p, struct request *r, int64_t now_ns) {
@@ -532,7 +541,10 @@ static bool dispatch(struct pipeline *p, struct request *r, int64_t now_ns) {
   for (int race = 0; s.free && race < RACES; race++) {
     struct route_choice choice;
     if (!choose(r, s.free, &choice)) break;
-    if (start_attempt(r, &choice, now_ns)) return true;
+    if (start_attempt(r, &choice, now_ns)) {
+      count_refusals(r, s.busy, choice.candidate);
+      return true;
+    }
     s.free &= ~(1u << choice.candidate);
     s.hopeful |= 1u << choice.candidate;
   }
@@ -541,6 +553,7 @@ static bool dispatch(struct pipeline *p, struct request *r, int64_t now_ns) {
     give_up(r, s.opens_ns, now_ns);
     return true;
   }
+  count_refusals(r, s.busy, -1);
   if (r->spent == 0) {
     p->blocked_routes |= UINT64_C(1) << r->spec.route;
     return false;
