@@ -12,15 +12,20 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#ifndef JSMN_H
+#define JSMN_HEADER
+#define JSMN_PARENT_LINKS
+#include <jsmn.h>
+#endif
+
 struct buffer;
-struct jsmntok;
 
 enum {
   JSON_MAX_DEPTH = 64,       /* default limit of nested arrays and objects */
+  JSON_DEPTH_CEILING = 256,  /* highest limit that can be asked for */
   JSON_MAX_VALUES = 1 << 18, /* values in one text, keys included */
-  JSON_MAX_MEMBERS = 512,    /* members of the top-level object */
-  JSON_INLINE_TOKENS = 192,  /* texts with no more values need no memory of their own */
-  JSON_TOKEN_INTS = 5
+  JSON_MAX_MEMBERS = 512,    /* members of the top-level object, where they must be unique */
+  JSON_INLINE_TOKENS = 192   /* texts with no more values need no memory of their own */
 };
 
 enum json_type {
@@ -35,12 +40,13 @@ enum json_type {
 };
 
 struct json_scan {
-  const char *text;       /* borrowed: must outlive the scan */
-  struct jsmntok *tokens; /* in `own`, or malloc'ed */
+  const char *text; /* borrowed: must outlive the scan */
+  jsmntok_t
+      *tokens; /* own, or malloc'ed; after a scan a token's parent is the index behind its last descendant */
   int count;
   const char *why; /* after a failure: what is wrong, a static string */
   size_t why_at;   /* and at which byte */
-  int own[JSON_INLINE_TOKENS * JSON_TOKEN_INTS];
+  jsmntok_t own[JSON_INLINE_TOKENS];
 };
 
 /* Scans one text whose top level is an object. max_depth 0: JSON_MAX_DEPTH. unique: two top-level members of
@@ -59,9 +65,9 @@ size_t json_size(const struct json_scan *s,
 /* The member of that name; of several the last, as most readers do. -1: absent, or the value is no object. */
 int json_member(const struct json_scan *s, int object, const char *name);
 
-/* Children in order: of an array its values, of an object its keys. -1: no more. */
+/* Children in order: of an array its values, of an object its keys. -1: no more, or no container. */
 int json_first(const struct json_scan *s, int container);
-int json_next(const struct json_scan *s, int value);
+int json_next(const struct json_scan *s, int container, int child);
 int json_value_of(const struct json_scan *s, int key); /* of a member, by its key */
 int json_count(const struct json_scan *s, int container);
 bool json_key_is(const struct json_scan *s, int key, const char *name);
@@ -79,6 +85,10 @@ bool json_text_empty(const struct json_scan *s, int value);                /* no
  * size without the NUL; 0 for what is no string. A lone surrogate becomes U+FFFD. */
 size_t json_copy(const struct json_scan *s, int value, char *out, size_t out_size);
 void json_append(const struct json_scan *s, int value, struct buffer *out); /* decoded, without limit */
+
+/* One character of the content at *text, which is moved behind it; an escape counts as one. Returns its 1 to
+ * 4 bytes. */
+size_t json_decode(const char **text, const char *end, char out[4]);
 
 /* Appends text as a JSON string with its quotes. The text must be UTF-8; else it is repaired. */
 void json_quote(struct buffer *out, const char *text, size_t size);
