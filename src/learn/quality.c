@@ -1,0 +1,67 @@
+/* Two exponentially forgotten means of the same rewards, x_t = sum w_i r_i / sum w_i with w_i = exp(-age /
+ * memory). Under no change their difference has variance
+ *
+ *   sigma^2 (sum f_i^2 / F^2 + sum s_i^2 / S^2 - 2 sum f_i s_i / (F S)),
+ *
+ * whose five sums follow by recursion. A difference beyond four of its standard errors is a change: the slow
+ * mean takes the fast one's place, with little weight, since the fast mean still carries some of the old
+ * level. At four errors noise restarts a mean about once in a hundred thousand rewards. */
+
+#include "learn/quality.h"
+
+#include <math.h>
+
+enum { FIRST_TEST = 15 };
+#define CHANGE_ERRORS 4.0
+#define VARIANCE_PRIOR 0.05
+#define VARIANCE_PRIOR_WEIGHT 5.0
+
+void quality_init(struct quality *q) {
+  *q = (struct quality){
+      .variance = VARIANCE_PRIOR, .variance_n = VARIANCE_PRIOR_WEIGHT, .since_change = INFINITY};
+}
+
+static void restart(struct quality *q) {
+  double scale = fmin(1.0, QUALITY_RESTART / q->fast_n);
+  q->slow = q->fast;
+  q->slow_n = q->fast_n * scale;
+  q->slow2 = q->fast2 * scale * scale;
+  q->cross = q->fast2 * scale;
+  q->since_change = 0.0;
+  q->changes++;
+}
+
+static bool has_changed(const struct quality *q) {
+  if (q->fast_n < FIRST_TEST * 0.5 || q->slow_n < 1.25 * q->fast_n) return false;
+  double f = q->fast_n, s = q->slow_n;
+  double share = q->fast2 / (f * f) + q->slow2 / (s * s) - 2.0 * q->cross / (f * s);
+  return share > 0.0 && fabs(q->fast - q->slow) > CHANGE_ERRORS * sqrt(q->variance * share);
+}
+
+bool quality_add(struct quality *q, double value, double memory) {
+  double keep_slow = exp(-1.0 / memory), keep_fast = exp(-1.0 / fmin(QUALITY_FAST, memory * 0.5));
+  if (q->slow_n > 0.0) {
+    double off = value - q->slow;
+    q->variance_n = q->variance_n * keep_slow + 1.0;
+    q->variance += (off * off - q->variance) / q->variance_n;
+  }
+  q->slow_n = q->slow_n * keep_slow + 1.0;
+  q->slow += (value - q->slow) / q->slow_n;
+  q->fast_n = q->fast_n * keep_fast + 1.0;
+  q->fast += (value - q->fast) / q->fast_n;
+  q->slow2 = q->slow2 * keep_slow * keep_slow + 1.0;
+  q->fast2 = q->fast2 * keep_fast * keep_fast + 1.0;
+  q->cross = q->cross * keep_slow * keep_fast + 1.0;
+  q->since_change += 1.0;
+  if (!has_changed(q)) return false;
+  restart(q);
+  return true;
+}
+
+double quality_mean(const struct quality *q) {
+  return (QUALITY_PRIOR * QUALITY_PRIOR_WEIGHT + q->slow * q->slow_n) / (QUALITY_PRIOR_WEIGHT + q->slow_n);
+}
+
+double quality_error(const struct quality *q) {
+  return sqrt(q->variance / (QUALITY_PRIOR_WEIGHT + q->slow_n));
+}
