@@ -36,7 +36,7 @@ struct scenario_provider {
   /* server */
   double slots, kv_tokens, prefill_tok_per_s, d0_ms, d1_ms, max_queue, start_s;
   double usd_per_instance_hour;
-  uint32_t min_instances, start_instances, max_instances;
+  unsigned min_instances, start_instances, max_instances;
   /* hosted */
   double ttft_median_ms, ttft_sigma, tail_share, tail_alpha, tpot_ms, tpot_cv;
   double requests_per_min, tokens_per_min; /* 0: no limit */
