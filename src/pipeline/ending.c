@@ -158,8 +158,8 @@ static void leave_flight(struct request *r, int64_t now_ns) {
   if (!r->flight || r->leads) return;
   struct pipeline *p = r->pipeline;
   struct flight *flight = r->flight;
-  r->flight = NULL;
   struct pipeline *leaders = coalesce_leave(p->env.plane->coalesce, r);
+  r->flight = NULL;
   if (leaders == p)
     pipeline_deliver_flight(p, flight, now_ns);
   else if (leaders)

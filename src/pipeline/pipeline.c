@@ -216,6 +216,7 @@ void stage_push(struct pipeline *p, struct request *r, enum stage stage, int64_t
 
 void stage_leave(struct pipeline *p, struct request *r, int64_t now_ns) {
   lanes_remove(&p->rings[r->stage], r);
+  r->phase = PHASE_WAITING;
   count(p, COUNTER_stage_completions, r->stage);
   telemetry_sojourn(p->env.telemetry, r->stage, ms_between(r->staged_ns, now_ns));
 }
