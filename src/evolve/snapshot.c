@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { LINE_SIZE = 2 * NAME_SIZE + 40, LINES_MAX = TUNABLES * MAX_PROVIDERS };
+enum { LINE_SIZE = 2 * NAME_SIZE + 48, LINES_MAX = TUNABLES * MAX_PROVIDERS };
 
 int snapshot_number(double value, char *out, size_t size) {
   int length = 0;

@@ -1,0 +1,331 @@
+/* Mean utility a request is a ratio, sum of utility over sum of requests, of blocks of 10 s. With residuals
+ * e_b = u_b - mean * n_b its variance is sum e_b^2 / N^2 (delta method), never less than what all blocks
+ * together say, times the inflation that neighbouring blocks which resemble each other cause: the larger of
+ * (1 + r) / (1 - r) from the lag-1 autocorrelation r, pushed up by its own error, and the ratios of the
+ * variance of sums over 6 and 12 blocks.
+ *
+ * The mean before is one fixed estimate and gets a plain bound at level ALPHA / 2; the mean after is looked
+ * at again and again and gets a confidence sequence at ALPHA / 2. Their sum bounds the difference, at every
+ * look at once, with error below ALPHA: with the practical bound and the quantiles of t that keeps false
+ * alarms under half a percent of trials.
+ *
+ * Requests count when they end: that of a slow provider is seen later, but nothing is judged by the fast ones
+ * alone. */
+
+#include "evolve/judge.h"
+
+#include "bus/outcome.h"
+#include "evolve/confseq.h"
+
+#include <gsl/gsl_cdf.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define ALPHA 0.002
+#define TUNED_BLOCKS 12.0
+#define PRACTICAL 0.02
+#define MAX_INFLATION 4.0
+#define PRIOR_INFLATION 1.5
+enum { HISTORY = 120, FEW = 30, MIN_SUMS = 8, ONSET_SLACK = 2 };
+
+struct block {
+  uint32_t answered[MAX_PROVIDERS], in_target[MAX_PROVIDERS];
+  uint32_t unanswered; /* failed, shed, expired, refused, left by their clients */
+  double usd;
+  bool excluded;
+};
+
+struct judge {
+  unsigned provider_count;
+  int64_t first, newest;            /* block numbers: time / JUDGE_BLOCK_NS */
+  int64_t exclude_from, exclude_to; /* of blocks that are still to come */
+  struct block blocks[JUDGE_BLOCKS];
+};
+
+static int64_t block_number(int64_t ns) {
+  return ns / JUDGE_BLOCK_NS - (ns % JUDGE_BLOCK_NS < 0);
+}
+
+static struct block *block_at(const struct judge *j, int64_t number) {
+  return (struct block *)&j->blocks[((number % JUDGE_BLOCKS) + JUDGE_BLOCKS) % JUDGE_BLOCKS];
+}
+
+struct judge *judge_create(unsigned provider_count, int64_t now_ns) {
+  struct judge *j = calloc(1, sizeof *j);
+  if (!j) return NULL;
+  j->provider_count = provider_count;
+  j->first = j->newest = block_number(now_ns);
+  j->exclude_from = j->exclude_to = INT64_MIN;
+  return j;
+}
+
+void judge_destroy(struct judge *j) {
+  free(j);
+}
+
+static struct block *advance(struct judge *j, int64_t now_ns) {
+  int64_t now = block_number(now_ns);
+  if (now - j->newest > JUDGE_BLOCKS) j->newest = now - JUDGE_BLOCKS;
+  while (j->newest < now) {
+    struct block *b = block_at(j, ++j->newest);
+    memset(b, 0, sizeof *b);
+    b->excluded = j->newest >= j->exclude_from && j->newest <= j->exclude_to;
+  }
+  return block_at(j, j->newest);
+}
+
+void judge_observe(struct judge *j, const struct outcome *o, int64_t now_ns) {
+  struct block *b = advance(j, now_ns);
+  if (o->cost_usd > 0.0 && isfinite(o->cost_usd)) b->usd += o->cost_usd;
+  if (o->kind != OUTCOME_ANSWERED || o->provider >= j->provider_count) {
+    b->unanswered++;
+    return;
+  }
+  b->answered[o->provider]++;
+  b->in_target[o->provider] += o->in_target;
+}
+
+void judge_refused(struct judge *j, uint64_t count, int64_t now_ns) {
+  advance(j, now_ns)->unanswered += (uint32_t)count;
+}
+
+void judge_exclude(struct judge *j, int64_t from_ns, int64_t to_ns) {
+  int64_t from = block_number(from_ns), to = block_number(to_ns);
+  j->exclude_from = from;
+  j->exclude_to = to > j->exclude_to ? to : j->exclude_to;
+  for (int64_t n = from > j->newest - JUDGE_BLOCKS ? from : j->newest - JUDGE_BLOCKS + 1;
+       n <= to && n <= j->newest; n++)
+    block_at(j, n)->excluded = true;
+}
+
+/* ---- series ---- */
+
+struct point {
+  int64_t number;
+  double n, u, e; /* requests, utility, residual */
+};
+
+struct series {
+  unsigned count;
+  double n, u, mean, squares; /* sums; mean; sum of squared residuals */
+  struct point points[JUDGE_BLOCKS];
+};
+
+static double requests_of(const struct judge *j, const struct block *b) {
+  double n = b->unanswered;
+  for (unsigned p = 0; p < j->provider_count; p++)
+    n += b->answered[p];
+  return n;
+}
+
+static double utility_of(const struct judge *j, const struct block *b, const struct judge_view *view) {
+  double u = -view->objective->usd_weight * b->usd;
+  for (unsigned p = 0; p < j->provider_count; p++)
+    if (b->in_target[p] > 0) u += view->objective->quality_weight * view->qualities[p] * b->in_target[p];
+  return u;
+}
+
+/* The blocks from..to (included) that carried traffic and are not excluded; the last `most` of them. In time
+ * order. */
+static void gather(const struct judge *j, int64_t from, int64_t to, unsigned most,
+                   const struct judge_view *view, struct series *s) {
+  int64_t oldest = j->newest - JUDGE_BLOCKS + 1;
+  if (oldest < j->first) oldest = j->first;
+  if (from < oldest) from = oldest;
+  if (to > j->newest) to = j->newest;
+  s->count = 0;
+  for (int64_t number = to; number >= from && s->count < most; number--) {
+    const struct block *b = block_at(j, number);
+    double n = requests_of(j, b);
+    if (b->excluded || n <= 0.0) continue;
+    s->points[s->count++] = (struct point){number, n, utility_of(j, b, view), 0.0};
+  }
+  for (unsigned i = 0; i < s->count / 2; i++) {
+    struct point swapped = s->points[i];
+    s->points[i] = s->points[s->count - 1 - i];
+    s->points[s->count - 1 - i] = swapped;
+  }
+}
+
+static void centre(struct series *s) {
+  s->n = s->u = s->squares = 0.0;
+  for (unsigned i = 0; i < s->count; i++) {
+    s->n += s->points[i].n;
+    s->u += s->points[i].u;
+  }
+  s->mean = s->n > 0.0 ? s->u / s->n : NAN;
+  for (unsigned i = 0; i < s->count; i++) {
+    s->points[i].e = s->points[i].u - s->mean * s->points[i].n;
+    s->squares += s->points[i].e * s->points[i].e;
+  }
+}
+
+/* ---- inflation ---- */
+
+static double from_autocorrelation(const struct series *s) {
+  double products = 0.0;
+  for (unsigned i = 1; i < s->count; i++)
+    if (s->points[i].number == s->points[i - 1].number + 1) products += s->points[i].e * s->points[i - 1].e;
+  double r = products / s->squares + 1.0 / sqrt(s->count);
+  r = fmin(fmax(r, 0.0), 0.8);
+  return (1.0 + r) / (1.0 - r);
+}
+
+/* Variance of sums over `length` blocks against what independent blocks would give. */
+static double from_sums(const struct series *s, unsigned length) {
+  unsigned sums = s->count / length;
+  if (sums < MIN_SUMS) return 1.0;
+  double of_sums = 0.0;
+  for (unsigned k = 0; k < sums; k++) {
+    double sum = 0.0;
+    for (unsigned i = 0; i < length; i++)
+      sum += s->points[k * length + i].e;
+    of_sums += sum * sum;
+  }
+  double single = s->squares * sums * length / s->count;
+  return of_sums / single / (1.0 - 1.0 / sums);
+}
+
+static double inflation(const struct series *history) {
+  if (history->squares <= 0.0) return PRIOR_INFLATION;
+  double f = from_autocorrelation(history);
+  f = fmax(f, fmax(from_sums(history, 6), from_sums(history, 12)));
+  if (history->count < FEW) f = fmax(f, PRIOR_INFLATION);
+  return fmin(f, MAX_INFLATION);
+}
+
+/* ---- one trial ---- */
+
+static double variance_of_mean(const struct series *s, double per_request, double inflated) {
+  double own = s->count > 1 ? s->squares / (s->n * s->n) * s->count / (s->count - 1.0) : 0.0;
+  return inflated * fmax(own, per_request / s->n);
+}
+
+static void compare(const struct series *before, const struct series *after, double inflated,
+                    struct judge_verdict *v) {
+  double count = before->count + after->count;
+  double per_request = (before->squares + after->squares) / (before->n + after->n) * count / (count - 2.0);
+  double variance_before = variance_of_mean(before, per_request, inflated);
+  double variance_after = variance_of_mean(after, per_request, inflated);
+  double z = gsl_cdf_ugaussian_Qinv(ALPHA / 2.0),
+         t = gsl_cdf_tdist_Qinv(ALPHA / 2.0, fmax((count - 2.0) / inflated, 2.0));
+  double half =
+      t * sqrt(variance_before) + t / z *
+                                      confseq_half_width_one_sided(variance_after * after->count,
+                                                                   after->count, ALPHA / 2.0, TUNED_BLOCKS);
+  v->effect = after->mean - before->mean;
+  v->low = v->effect - half;
+  v->high = v->effect + half;
+}
+
+static bool does_harm(const struct judge_verdict *v, const struct objective *objective) {
+  double scale = fmax(fabs(v->before), 0.05 * objective->quality_weight);
+  return v->high < 0.0 && v->effect < -PRACTICAL * scale;
+}
+
+static void put_words(struct judge_verdict *v, bool enough) {
+  static const char *const lead[] = {"No verdict yet", "Harm", "No harm found"};
+  if (!enough)
+    snprintf(v->words, sizeof v->words,
+             "%s: too little traffic to judge by (%.0f requests before, %.0f after).", lead[v->finding],
+             v->requests_before, v->requests_after);
+  else
+    snprintf(v->words, sizeof v->words,
+             "%s: utility a request was %.4f over %d blocks of 10 s before and %.4f over %d after, a change "
+             "of %+.4f "
+             "(between %+.4f and %+.4f).",
+             lead[v->finding], v->before, v->blocks_before, v->after, v->blocks_after, v->effect, v->low,
+             v->high);
+}
+
+void judge_trial(const struct judge *j, int64_t start_ns, int64_t now_ns, int64_t horizon_ns,
+                 const struct judge_view *view, struct judge_verdict *v) {
+  struct series history, before, after;
+  int64_t start = block_number(start_ns), now = block_number(now_ns),
+          end = block_number(start_ns + horizon_ns);
+  bool over = now > end;
+  gather(j, INT64_MIN, start - 1, HISTORY, view, &history);
+  gather(j, INT64_MIN, start - 1, JUDGE_BEFORE, view, &before);
+  gather(j, start + 1, over ? end : now - 1, JUDGE_BLOCKS, view, &after);
+  centre(&history);
+  centre(&before);
+  centre(&after);
+  *v = (struct judge_verdict){.before = before.mean,
+                              .after = after.mean,
+                              .effect = NAN,
+                              .low = NAN,
+                              .high = NAN,
+                              .blocks_before = (int)before.count,
+                              .blocks_after = (int)after.count,
+                              .requests_before = before.n,
+                              .requests_after = after.n};
+  bool enough = before.count >= JUDGE_MIN_BEFORE && after.count >= JUDGE_MIN_AFTER &&
+                before.n >= JUDGE_MIN_REQUESTS && after.n >= JUDGE_MIN_REQUESTS;
+  if (enough) {
+    compare(&before, &after, inflation(&history), v);
+    v->finding = does_harm(v, view->objective) ? JUDGE_HARM : over ? JUDGE_NO_HARM : JUDGE_UNDECIDED;
+  }
+  put_words(v, enough);
+}
+
+/* ---- which trial ---- */
+
+/* The split with the largest fall, each side weighed by its requests: the maximum of the CUSUM statistic.
+ * Returns the number of the first block behind it. */
+static int64_t find_break(const struct series *s) {
+  double n = 0.0, u = 0.0, largest = 0.0;
+  int64_t at = INT64_MIN;
+  for (unsigned i = 0; i + 1 < s->count; i++) {
+    n += s->points[i].n;
+    u += s->points[i].u;
+    double fall = (u / n - (s->u - u) / (s->n - n)) * sqrt(n * (s->n - n));
+    if (fall <= largest) continue;
+    largest = fall;
+    at = s->points[i + 1].number;
+  }
+  return at;
+}
+
+int judge_attribute(const struct judge *j, const int64_t *starts, unsigned count, int64_t now_ns,
+                    const struct judge_view *view, int64_t *onset_ns) {
+  int64_t earliest = INT64_MAX;
+  for (unsigned i = 0; i < count; i++)
+    if (starts[i] < earliest) earliest = starts[i];
+  if (count == 0) return -1;
+  struct series s;
+  gather(j, block_number(earliest) - JUDGE_BEFORE, block_number(now_ns) - 1, JUDGE_BLOCKS, view, &s);
+  centre(&s);
+  int64_t onset = find_break(&s);
+  if (onset == INT64_MIN) return -1;
+  *onset_ns = onset * JUDGE_BLOCK_NS;
+  int latest = -1;
+  for (unsigned i = 0; i < count; i++)
+    if (block_number(starts[i]) <= onset + ONSET_SLACK - 1 && (latest < 0 || starts[i] >= starts[latest]))
+      latest = (int)i;
+  return latest;
+}
+
+void judge_score(const struct judge *j, int64_t from_ns, int64_t to_ns, const struct judge_view *view,
+                 struct judge_score *score) {
+  double n = 0.0, u = 0.0, hits = 0.0, answered = 0.0, quality = 0.0, usd = 0.0;
+  int64_t from = block_number(from_ns), to = block_number(to_ns);
+  if (from < j->newest - JUDGE_BLOCKS + 1) from = j->newest - JUDGE_BLOCKS + 1;
+  for (int64_t number = from < j->first ? j->first : from; number <= to && number <= j->newest; number++) {
+    const struct block *b = block_at(j, number);
+    n += requests_of(j, b);
+    u += utility_of(j, b, view);
+    usd += b->usd;
+    for (unsigned p = 0; p < j->provider_count; p++) {
+      hits += b->in_target[p];
+      answered += b->answered[p];
+      if (b->answered[p] > 0) quality += view->qualities[p] * b->answered[p];
+    }
+  }
+  *score = (struct judge_score){.requests = n,
+                                .utility = n > 0.0 ? u / n : NAN,
+                                .in_target = n > 0.0 ? hits / n : NAN,
+                                .quality = answered > 0.0 ? quality / answered : NAN,
+                                .usd_per_request = n > 0.0 ? usd / n : NAN};
+}
