@@ -22,11 +22,29 @@ static void add(struct telemetry *t, struct sketch *s, double value) {
   pthread_mutex_unlock(&t->lock);
 }
 
+const double latency_bounds_ms[LATENCY_BOUNDS] = {5,    10,   25,   50,   100,   250,   500,
+                                                  1000, 2000, 4000, 8000, 15000, 30000, 60000};
+
+static void bump(_Atomic uint64_t *value, uint64_t n) {
+  atomic_store_explicit(value, atomic_load_explicit(value, memory_order_relaxed) + n, memory_order_relaxed);
+}
+
+static void keep(struct latency_histogram *h, double ms) {
+  if (!(ms >= 0)) return;
+  int i = 0;
+  while (i < LATENCY_BOUNDS && ms > latency_bounds_ms[i])
+    i++;
+  bump(&h->bucket[i], 1);
+  bump(&h->sum_us, (uint64_t)(ms * 1000));
+}
+
 void telemetry_ttft(struct telemetry *t, unsigned provider, double ms) {
+  keep(&t->ttft[provider], ms);
   add(t, &t->window.ttft_ms[provider], ms);
 }
 
 void telemetry_tpot(struct telemetry *t, unsigned provider, double ms) {
+  keep(&t->tpot[provider], ms);
   add(t, &t->window.tpot_ms[provider], ms);
 }
 

@@ -18,8 +18,19 @@ struct telemetry_window {
   double longest_wait_ms[PRIORITIES]; /* in the inference ring, of those that left it */
 };
 
+/* Latencies since the start in fixed buckets, for Prometheus: these add up over time and over shards. */
+enum { LATENCY_BOUNDS = 14 };
+
+extern const double latency_bounds_ms[LATENCY_BOUNDS];
+
+struct latency_histogram {
+  _Atomic uint64_t bucket[LATENCY_BOUNDS + 1]; /* bucket[i]: above bound i - 1, at most bound i */
+  _Atomic uint64_t sum_us;
+};
+
 struct telemetry {
   struct counters counters;
+  struct latency_histogram ttft[MAX_PROVIDERS], tpot[MAX_PROVIDERS]; /* the shard's thread adds, any reads */
   pthread_mutex_t lock;
   struct telemetry_window window; /* under lock */
   struct outcome *outcomes;       /* under lock; grows to OUTCOMES_A_TICK */
