@@ -16,7 +16,7 @@ static uint32_t admit(struct breaker *b, int64_t now) {
   return generation;
 }
 
-static void fail(struct breaker *b, int n, int64_t now) {
+static void fail_times(struct breaker *b, int n, int64_t now) {
   for (int i = 0; i < n; i++)
     breaker_report(b, &settings, false, admit(b, now), now);
 }
@@ -25,9 +25,9 @@ static void five_failures_in_a_row_open_it(void **state) {
   (void)state;
   struct breaker b;
   breaker_init(&b);
-  fail(&b, 4, 0);
+  fail_times(&b, 4, 0);
   breaker_report(&b, &settings, true, admit(&b, 0), 0);
-  fail(&b, 4, 0);
+  fail_times(&b, 4, 0);
   assert_int_equal(b.state, BREAKER_CLOSED);
   assert_true(breaker_report(&b, &settings, false, admit(&b, 0), 0));
   assert_int_equal(b.state, BREAKER_OPEN);
@@ -50,7 +50,7 @@ static void one_probe_at_a_time_and_four_good_ones_close_it(void **state) {
   (void)state;
   struct breaker b;
   breaker_init(&b);
-  fail(&b, 5, 0);
+  fail_times(&b, 5, 0);
   for (int probe = 0; probe < 4; probe++) {
     uint32_t generation = admit(&b, NS_PER_S), other;
     assert_int_equal(b.state, BREAKER_HALF_OPEN);
@@ -64,13 +64,13 @@ static void a_failed_probe_opens_it_again_for_longer_up_to_four_times(void **sta
   (void)state;
   struct breaker b;
   breaker_init(&b);
-  fail(&b, 5, 0);
+  fail_times(&b, 5, 0);
   int64_t now = 0;
   static const int64_t pauses[] = {1, 2, 4, 4, 4};
   for (int i = 0; i < 5; i++) {
     assert_int_equal(b.retry_at_ns - now, pauses[i] * NS_PER_S);
     now = b.retry_at_ns;
-    fail(&b, 1, now);
+    fail_times(&b, 1, now);
     assert_int_equal(b.state, BREAKER_OPEN);
   }
 }
@@ -80,7 +80,7 @@ static void results_of_older_calls_are_ignored(void **state) {
   struct breaker b;
   breaker_init(&b);
   uint32_t slow = admit(&b, 0);
-  fail(&b, 5, NS_PER_S);
+  fail_times(&b, 5, NS_PER_S);
   breaker_report(&b, &settings, true, slow, 2 * NS_PER_S);
   assert_int_equal(b.state, BREAKER_OPEN);
   uint32_t probe = admit(&b, 2 * NS_PER_S);
@@ -95,7 +95,7 @@ static void a_cancelled_probe_frees_its_place(void **state) {
   (void)state;
   struct breaker b;
   breaker_init(&b);
-  fail(&b, 5, 0);
+  fail_times(&b, 5, 0);
   breaker_release(&b, admit(&b, NS_PER_S));
   assert_true(breaker_would_admit(&b, NS_PER_S));
 }
