@@ -61,6 +61,7 @@ struct server_env {
   struct mailbox *commands;             /* of the ticker: takes struct command, calls its done() */
   struct clerk *clerk;                  /* reads the database for all shards; NULL: no database */
   const struct store *store;            /* for health; NULL: none */
+  uint16_t port; /* settings->port, or what it became: 0 is chosen once for all shards */
   bool reuse_port;
   int64_t started_ns;
 };
