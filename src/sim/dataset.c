@@ -25,13 +25,10 @@ static int fail(char *error, size_t size, const char *file, const char *what) {
   return -EINVAL;
 }
 
-/* Makes room for one more element; count is what is there. */
-static bool reserve(void **array, size_t count, size_t element) {
-  if (count & (count - 1)) return true;
-  void *grown = realloc(*array, (count ? 2 * count : 1) * element);
-  if (!grown) return false;
-  *array = grown;
-  return true;
+/* The array with room for one more element than count; NULL: out of memory, the array is as it was. */
+static void *roomy(void *array, size_t count, size_t element) {
+  if (count & (count - 1)) return array;
+  return realloc(array, (count ? 2 * count : 1) * element);
 }
 
 static bool ends_with(const char *text, const char *end) {
@@ -94,7 +91,9 @@ static int add_prompt(struct dataset *d, const struct scenario *s, const struct 
     if (layout->quality[c] >= count) return 0; /* a short row */
     p.quality[c] = (float)fmin(1, fmax(0, atof(fields[layout->quality[c]])));
   }
-  if (!reserve((void **)&d->prompts, d->prompt_count, sizeof *d->prompts)) return -ENOMEM;
+  void *grown = roomy(d->prompts, d->prompt_count, sizeof *d->prompts);
+  if (!grown) return -ENOMEM;
+  d->prompts = grown;
   p.size = (uint32_t)strlen(fields[layout->text]);
   p.text = strdup(fields[layout->text]);
   if (!p.text) return -ENOMEM;
@@ -247,14 +246,18 @@ static double seconds_of(const char *stamp) {
 
 static int add_lengths(struct dataset *d, const char *const *fields) {
   long in = atol(fields[1]), out = atol(fields[2]);
-  if (!reserve((void **)&d->lengths, d->lengths_count, sizeof *d->lengths)) return -ENOMEM;
+  void *grown = roomy(d->lengths, d->lengths_count, sizeof *d->lengths);
+  if (!grown) return -ENOMEM;
+  d->lengths = grown;
   d->lengths[d->lengths_count++] =
       (struct dataset_lengths){in < 1 ? 1 : (uint32_t)in, out < 1 ? 1 : (uint32_t)out};
   return 0;
 }
 
 static int add_gap(struct dataset *d, double gap) {
-  if (!reserve((void **)&d->gaps, d->gap_count, sizeof *d->gaps)) return -ENOMEM;
+  void *grown = roomy(d->gaps, d->gap_count, sizeof *d->gaps);
+  if (!grown) return -ENOMEM;
+  d->gaps = grown;
   d->gaps[d->gap_count++] = gap;
   return 0;
 }
@@ -293,7 +296,9 @@ static void divide_by_mean(double *x, size_t n) {
 /* ---- the shape of the load ---- */
 
 static int add_step(struct dataset *d, double rate) {
-  if (!reserve((void **)&d->shape, d->shape_count, sizeof *d->shape)) return -ENOMEM;
+  void *grown = roomy(d->shape, d->shape_count, sizeof *d->shape);
+  if (!grown) return -ENOMEM;
+  d->shape = grown;
   if (rate <= 0 && d->shape_count) rate = d->shape[d->shape_count - 1]; /* a gap in the source */
   d->shape[d->shape_count++] = rate;
   return 0;
