@@ -1,16 +1,16 @@
 /* Mean utility a request is a ratio, sum of utility over sum of requests, of blocks of 10 s. With residuals
  * e_b = u_b - mean * n_b its variance is sum e_b^2 / N^2 (delta method), never less than what all blocks
  * together say, times the inflation that neighbouring blocks which resemble each other cause: the larger of
- * (1 + r) / (1 - r) from the lag-1 autocorrelation r, pushed up by its own error, and the ratios of the
- * variance of sums over 6 and 12 blocks.
+ * (1 + r) / (1 - r) from the lag-1 autocorrelation r, pushed up by half its own error, and the variance of
+ * sums over a minute against that of blocks.
  *
- * The mean before is one fixed estimate and gets a plain bound at level ALPHA / 2; the mean after is looked
- * at again and again and gets a confidence sequence at ALPHA / 2. Their sum bounds the difference, at every
- * look at once, with error below ALPHA: with the practical bound and the quantiles of t that keeps false
- * alarms under half a percent of trials.
+ * The mean before is one fixed estimate; the mean after is looked at again and again and gets a one-sided
+ * confidence sequence. The two errors are independent and add in squares, with quantiles of t for the few
+ * blocks. Together with the practical bound that keeps false alarms under half a percent of trials: measured,
+ * not derived (test_judge.c).
  *
- * Requests count when they end: that of a slow provider is seen later, but nothing is judged by the fast ones
- * alone. */
+ * Requests count when they end: those of a slow provider are seen later, but nothing is judged by the fast
+ * ones alone. */
 
 #include "evolve/judge.h"
 
@@ -23,12 +23,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define ALPHA 0.002
+#define ALPHA 0.003
 #define TUNED_BLOCKS 12.0
 #define PRACTICAL 0.02
 #define MAX_INFLATION 4.0
 #define PRIOR_INFLATION 1.5
-enum { HISTORY = 120, FEW = 30, MIN_SUMS = 8, ONSET_SLACK = 2 };
+enum { HISTORY = 180, FEW = 30, MINUTE = 6, MIN_SUMS = 8, ONSET_SLACK = 2 };
 
 struct block {
   uint32_t answered[MAX_PROVIDERS], in_target[MAX_PROVIDERS];
@@ -39,8 +39,8 @@ struct block {
 
 struct judge {
   unsigned provider_count;
-  int64_t first, newest;            /* block numbers: time / JUDGE_BLOCK_NS */
-  int64_t exclude_from, exclude_to; /* of blocks that are still to come */
+  int64_t first, newest; /* block numbers: time / JUDGE_BLOCK_NS */
+  int64_t exclude_to;    /* blocks still to come are left out up to this one */
   struct block blocks[JUDGE_BLOCKS];
 };
 
@@ -57,7 +57,7 @@ struct judge *judge_create(unsigned provider_count, int64_t now_ns) {
   if (!j) return NULL;
   j->provider_count = provider_count;
   j->first = j->newest = block_number(now_ns);
-  j->exclude_from = j->exclude_to = INT64_MIN;
+  j->exclude_to = INT64_MIN;
   return j;
 }
 
@@ -71,7 +71,7 @@ static struct block *advance(struct judge *j, int64_t now_ns) {
   while (j->newest < now) {
     struct block *b = block_at(j, ++j->newest);
     memset(b, 0, sizeof *b);
-    b->excluded = j->newest >= j->exclude_from && j->newest <= j->exclude_to;
+    b->excluded = j->newest <= j->exclude_to;
   }
   return block_at(j, j->newest);
 }
@@ -93,7 +93,6 @@ void judge_refused(struct judge *j, uint64_t count, int64_t now_ns) {
 
 void judge_exclude(struct judge *j, int64_t from_ns, int64_t to_ns) {
   int64_t from = block_number(from_ns), to = block_number(to_ns);
-  j->exclude_from = from;
   j->exclude_to = to > j->exclude_to ? to : j->exclude_to;
   for (int64_t n = from > j->newest - JUDGE_BLOCKS ? from : j->newest - JUDGE_BLOCKS + 1;
        n <= to && n <= j->newest; n++)
@@ -168,30 +167,29 @@ static double from_autocorrelation(const struct series *s) {
   double products = 0.0;
   for (unsigned i = 1; i < s->count; i++)
     if (s->points[i].number == s->points[i - 1].number + 1) products += s->points[i].e * s->points[i - 1].e;
-  double r = products / s->squares + 1.0 / sqrt(s->count);
+  double r = products / s->squares + 0.5 / sqrt(s->count);
   r = fmin(fmax(r, 0.0), 0.8);
   return (1.0 + r) / (1.0 - r);
 }
 
-/* Variance of sums over `length` blocks against what independent blocks would give. */
-static double from_sums(const struct series *s, unsigned length) {
-  unsigned sums = s->count / length;
+/* Variance of sums over a minute against what independent blocks would give. */
+static double from_minutes(const struct series *s) {
+  unsigned sums = s->count / MINUTE;
   if (sums < MIN_SUMS) return 1.0;
   double of_sums = 0.0;
   for (unsigned k = 0; k < sums; k++) {
     double sum = 0.0;
-    for (unsigned i = 0; i < length; i++)
-      sum += s->points[k * length + i].e;
+    for (unsigned i = 0; i < MINUTE; i++)
+      sum += s->points[k * MINUTE + i].e;
     of_sums += sum * sum;
   }
-  double single = s->squares * sums * length / s->count;
+  double single = s->squares * sums * MINUTE / s->count;
   return of_sums / single / (1.0 - 1.0 / sums);
 }
 
 static double inflation(const struct series *history) {
   if (history->squares <= 0.0) return PRIOR_INFLATION;
-  double f = from_autocorrelation(history);
-  f = fmax(f, fmax(from_sums(history, 6), from_sums(history, 12)));
+  double f = fmax(from_autocorrelation(history), from_minutes(history));
   if (history->count < FEW) f = fmax(f, PRIOR_INFLATION);
   return fmin(f, MAX_INFLATION);
 }
@@ -209,12 +207,12 @@ static void compare(const struct series *before, const struct series *after, dou
   double per_request = (before->squares + after->squares) / (before->n + after->n) * count / (count - 2.0);
   double variance_before = variance_of_mean(before, per_request, inflated);
   double variance_after = variance_of_mean(after, per_request, inflated);
-  double z = gsl_cdf_ugaussian_Qinv(ALPHA / 2.0),
-         t = gsl_cdf_tdist_Qinv(ALPHA / 2.0, fmax((count - 2.0) / inflated, 2.0));
-  double half =
-      t * sqrt(variance_before) + t / z *
-                                      confseq_half_width_one_sided(variance_after * after->count,
-                                                                   after->count, ALPHA / 2.0, TUNED_BLOCKS);
+  double z = gsl_cdf_ugaussian_Qinv(ALPHA / 2.0);
+  double t = gsl_cdf_tdist_Qinv(ALPHA / 2.0, fmax((count - 2.0) / inflated, 2.0));
+  double before_half = t * sqrt(variance_before);
+  double after_half =
+      t / z * confseq_half_width_one_sided(variance_after * after->count, after->count, ALPHA, TUNED_BLOCKS);
+  double half = hypot(before_half, after_half);
   v->effect = after->mean - before->mean;
   v->low = v->effect - half;
   v->high = v->effect + half;
