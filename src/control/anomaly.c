@@ -22,11 +22,13 @@
 #include <stdio.h>
 #include <string.h>
 
-static const double reference_k = 0.5, run_length = 1e6, single_tick = 6, record = 2,
-                    forget_record = 1.0 / 3600;
-static const double block_trials = 20, rarest = 0.01, rarest_single = 0.001, recent_weight = 0.125;
-static const double least_change_base = 1e-9;
-static const double most_sum = 2.5, critical_sum = 1.5, calm_drift = 1; /* the first two in thresholds */
+static const double reference_k = 0.5, run_length = 1e6, single_tick = 6;
+static const double tail_from = 3, tail_keep = 1 - 1.0 / 86400;
+static const double prior_total = 100, prior_count = 2, prior_share = 0.0027, prior_excess = 0.5;
+static const double block_trials = 20, rarest = 0.01, rarest_single = 0.001;
+static const double recent_weight = 0.125, calm_drift = 1, least_base = 1e-9;
+static const double more_patience = 1.25, most_patience = 3;
+static const double most_sum = 2.5, critical_sum = 1.5; /* in thresholds */
 
 struct observation {
   double sample, noise; /* transformed */
@@ -46,11 +48,17 @@ void anomaly_init(struct anomaly *a) {
   memset(a, 0, sizeof *a);
   reference_init(&a->reference);
   a->threshold = anomaly_threshold(reference_k, run_length);
+  a->patience = 1;
+}
+
+static double threshold(const struct anomaly *a) {
+  return a->threshold * a->patience;
 }
 
 static void forget(struct anomaly *a) {
   reference_init(&a->reference);
-  a->up = a->down = a->drift = a->largest = 0;
+  a->up = a->down = a->drift = 0;
+  a->tail_count = a->tail_excess = a->tail_total = 0;
   a->successes = a->trials = 0;
 }
 
@@ -111,17 +119,36 @@ static bool bad(const struct anomaly_settings *s, double residual) {
 }
 
 static void add_up(struct anomaly *a, const struct anomaly_settings *s, double z) {
-  double error = 1 / sqrt(a->reference.count), k = reference_k + 2 * error, most = most_sum * a->threshold;
+  double error = 1 / sqrt(a->reference.count), k = reference_k + 2 * error, most = most_sum * threshold(a);
   z /= a->reference.spread * (1 + 1.5 * error);
   if (bad(s, 1)) a->up = fmin(most, fmax(0, a->up + z - k));
   if (bad(s, -1)) a->down = fmin(most, fmax(0, a->down - z - k));
+}
+
+/* Where one sample in a million is expected: tail_from + mean excess * ln(share beyond tail_from * run
+ * length). */
+static double single_limit(const struct anomaly *a) {
+  double share = (a->tail_count + prior_total * prior_share) / (a->tail_total + prior_total);
+  double excess = (a->tail_excess + prior_count * prior_excess) / (a->tail_count + prior_count);
+  return fmax(single_tick, tail_from + excess * log(fmax(1, share * run_length)));
+}
+
+/* A residual counts for no more than the present limit, so that one incident cannot blind the detector. */
+static void learn_tail(struct anomaly *a, double residual) {
+  double size = fmin(fabs(residual), single_limit(a));
+  a->tail_count *= tail_keep;
+  a->tail_excess *= tail_keep;
+  a->tail_total = a->tail_total * tail_keep + 1;
+  if (size <= tail_from) return;
+  a->tail_count += 1;
+  a->tail_excess += size - tail_from;
 }
 
 /* How far the recent mean is from the reference: relative, for rates absolute. */
 static double change(const struct anomaly *a, const struct anomaly_settings *s) {
   double now = inverse(s, a->recent), then = inverse(s, a->reference.centre);
   if (s->transform == ANOMALY_RATE) return fabs(now - then);
-  return fabs(now - then) / fmax(fabs(then), fmax(s->floor, least_change_base));
+  return fabs(now - then) / fmax(fabs(then), fmax(s->floor, least_base));
 }
 
 static void note(struct anomaly *a, const struct anomaly_settings *s, const struct observation *o,
@@ -149,15 +176,18 @@ static enum anomaly_event go_on(struct anomaly *a, const struct anomaly_settings
   }
   bool calm = !spike && fabs(a->drift) < calm_drift * a->reference.spread;
   a->calm = calm ? a->calm + 1 : 0;
-  if (a->calm >= s->close_after) return close_incident(a, false);
+  if (a->calm >= s->close_after) {
+    if (!a->spike) a->patience = fmin(most_patience, a->patience * more_patience);
+    return close_incident(a, false);
+  }
   if (s->accept_after > 0 && a->age >= s->accept_after) return close_incident(a, true);
   return ANOMALY_QUIET;
 }
 
 static enum anomaly_event judge(struct anomaly *a, const struct anomaly_settings *s,
                                 const struct observation *o, bool spike) {
-  double score = fmax(a->up, a->down) / a->threshold;
-  if (spike) score = fmax(score, fabs(o->single) / fmax(single_tick, record * a->largest));
+  double score = fmax(a->up, a->down) / threshold(a);
+  if (spike) score = fmax(score, fabs(o->single) / single_limit(a));
   if (a->severity != ANOMALY_NONE) return go_on(a, s, o, score, spike);
   if (score <= 1) return ANOMALY_QUIET;
   a->severity = ANOMALY_WARNING;
@@ -169,7 +199,7 @@ static enum anomaly_event judge(struct anomaly *a, const struct anomaly_settings
 }
 
 static bool is_spike(const struct anomaly *a, const struct anomaly_settings *s, const struct observation *o) {
-  return bad(s, o->single) && fabs(o->single) > fmax(single_tick, record * a->largest);
+  return bad(s, o->single) && fabs(o->single) > single_limit(a);
 }
 
 static void learn(struct anomaly *a, const struct anomaly_settings *s, const struct observation *o) {
@@ -179,7 +209,7 @@ static void learn(struct anomaly *a, const struct anomaly_settings *s, const str
   if (was_ready || !reference_ready(r)) return;
   a->recent = r->centre;
   for (int i = 0; i < REFERENCE_WARMUP; i++)
-    a->largest = fmax(a->largest, fabs(reference_residual(r, r->sample[i], r->noise[i])));
+    learn_tail(a, reference_residual(r, r->sample[i], r->noise[i]));
 }
 
 /* The sums, the incident, and, in health, the reference. whole: the sample is complete, not only a single
@@ -198,10 +228,10 @@ static enum anomaly_event observe(struct anomaly *a, const struct anomaly_settin
     a->drift += recent_weight * (z - a->drift);
   }
   enum anomaly_event event = judge(a, s, o, spike);
+  learn_tail(a, o->single);
+  a->patience = 1 + (a->patience - 1) * tail_keep;
   bool healthy = event == ANOMALY_QUIET && a->severity == ANOMALY_NONE;
-  if (!healthy) return event;
-  a->largest = fmax(a->largest * (1 - forget_record), fabs(o->single));
-  if (whole && fmax(a->up, a->down) < a->threshold / 2) learn(a, s, o);
+  if (whole && healthy && fmax(a->up, a->down) < threshold(a) / 2) learn(a, s, o);
   return event;
 }
 

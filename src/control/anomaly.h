@@ -38,8 +38,9 @@ struct anomaly_settings {
 struct anomaly {
   struct reference reference;
   double up, down;                /* CUSUM sums */
-  double threshold;               /* of the sums */
-  double largest;                 /* slowly forgotten largest residual of a single tick */
+  double threshold, patience;     /* of the sums; times this, at least 1 */
+  double tail_count, tail_excess; /* faded: single-tick residuals beyond 3, and by how much in all */
+  double tail_total;              /* faded: samples behind them */
   double recent, drift;           /* means of the last ten or so: transformed samples, clipped residuals */
   double successes, trials;       /* RATE: counts that wait for a block to fill */
   enum anomaly_severity severity; /* of the open incident; NONE: none open */

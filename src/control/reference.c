@@ -6,7 +6,7 @@
  *
  * Samples of a live system hang together, and sums of them wander further than independent ones would. The
  * long-run spread says how much further: the larger of (1 + c)/(1 - c), c the correlation of neighbours
- * (exact for a first-order autoregression), and of the Haar wavelet variance at scales 1, 2, 4 .. 64, 2^j
+ * (exact for a first-order autoregression), and of the Haar wavelet variance at scales 1, 2, 4 .. 256, 2^j
  * E[(m1 - m2)^2] / 2 for neighbouring means of 2^j residuals, which sees what a single lag does not. */
 
 #include "control/reference.h"

@@ -8,7 +8,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { REFERENCE_WARMUP = 120, REFERENCE_LEVELS = 7 };
+enum { REFERENCE_WARMUP = 120, REFERENCE_LEVELS = 9 };
 
 /* Haar pyramid: level j compares neighbouring means of 2^j residuals. */
 struct reference_level {
