@@ -43,6 +43,7 @@ static void widen(struct sketch *s, int low, int high) {
 }
 
 void sketch_add(struct sketch *s, double value) {
+  if (isnan(value)) return;
   int bin = bin_of(value);
   widen(s, bin, bin + 1);
   s->bins[bin]++;

@@ -16,9 +16,9 @@ struct sketch {
   uint32_t bins[SKETCH_BINS];
 };
 
-void sketch_init(struct sketch *s);  /* all zero, for fresh memory */
-void sketch_clear(struct sketch *s); /* touches only the bins in use */
-void sketch_add(struct sketch *s, double value);
+void sketch_init(struct sketch *s);              /* all zero, for fresh memory */
+void sketch_clear(struct sketch *s);             /* touches only the bins in use */
+void sketch_add(struct sketch *s, double value); /* NAN is not counted */
 void sketch_merge(struct sketch *into, const struct sketch *from);
 
 /* The value at quantile q in [0, 1]; NAN when empty. */

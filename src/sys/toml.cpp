@@ -4,11 +4,12 @@
 #include <toml++/toml.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
 #include <cstring>
 #include <fstream>
+#include <iterator>
 #include <memory>
-#include <sstream>
 #include <string>
 #include <vector>
 
@@ -86,12 +87,12 @@ struct toml_doc *toml_parse_text(const char *text, const char *name, char *error
 
 struct toml_doc *toml_parse_file(const char *path, char *error, size_t error_size) {
   std::ifstream in(path, std::ios::binary);
-  std::ostringstream text;
-  if (!in || !(text << in.rdbuf())) {
+  std::string text{std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
+  if (!in) {
     std::snprintf(error, error_size, "%s: cannot be read: %s", path, std::strerror(errno));
     return nullptr;
   }
-  return toml_parse_text(text.str().c_str(), path, error, error_size);
+  return toml_parse_text(text.c_str(), path, error, error_size);
 }
 
 void toml_free(struct toml_doc *doc) {

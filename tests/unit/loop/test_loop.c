@@ -1,0 +1,348 @@
+#include "../pipeline/rig.h"
+
+#include "loop.h"
+#include "store/store.h"
+
+/* A sink that keeps what the tests ask for. */
+struct kept {
+  unsigned ledger, judgements, snapshots, values, commits, frames, episodes;
+  struct ledger_row last;
+  char name[128], actor[64], reason[512], outcome[32];
+  int64_t judged_id;
+  int commit_result;
+};
+
+static int keep_ledger(void *ctx, const struct ledger_row *row) {
+  struct kept *k = ctx;
+  k->ledger++;
+  if (strcmp(row->kind, "episode") == 0) k->episodes++;
+  if (strcmp(row->kind, "change") != 0) return 0;
+  k->last = *row;
+  snprintf(k->name, sizeof k->name, "%s", row->name);
+  snprintf(k->actor, sizeof k->actor, "%s", row->actor);
+  snprintf(k->reason, sizeof k->reason, "%s", row->reason);
+  return 0;
+}
+static int keep_judgement(void *ctx, const struct judgement_row *row) {
+  struct kept *k = ctx;
+  k->judgements++;
+  k->judged_id = row->ledger_id;
+  snprintf(k->outcome, sizeof k->outcome, "%s", row->outcome);
+  return 0;
+}
+static int keep_snapshot(void *ctx, const struct snapshot_row *row) {
+  (void)row;
+  ((struct kept *)ctx)->snapshots++;
+  return 0;
+}
+static int keep_score(void *ctx, const struct score_row *row) {
+  (void)ctx;
+  (void)row;
+  return 0;
+}
+static int keep_experiment(void *ctx, const struct experiment_row *row) {
+  (void)ctx;
+  (void)row;
+  return 0;
+}
+static int keep_anomaly(void *ctx, const struct anomaly_row *row) {
+  (void)ctx;
+  (void)row;
+  return 0;
+}
+static int keep_value(void *ctx, const struct value_row *row) {
+  (void)row;
+  ((struct kept *)ctx)->values++;
+  return 0;
+}
+static int keep_learned(void *ctx, const char *name, const char *json, int64_t wall_ms) {
+  (void)ctx;
+  (void)name;
+  (void)json;
+  (void)wall_ms;
+  return 0;
+}
+static int keep_reward(void *ctx, const struct reward_row *row) {
+  (void)ctx;
+  (void)row;
+  return 0;
+}
+static int keep_frame(void *ctx, const struct frame *frame) {
+  (void)frame;
+  ((struct kept *)ctx)->frames++;
+  return 0;
+}
+static int keep_outcomes(void *ctx, const struct outcome *o, size_t n, int64_t now_ns, int64_t wall_ms) {
+  (void)ctx;
+  (void)o;
+  (void)n;
+  (void)now_ns;
+  (void)wall_ms;
+  return 0;
+}
+static int keep_commit(void *ctx) {
+  struct kept *k = ctx;
+  k->commits++;
+  return k->commit_result;
+}
+
+struct stage_set {
+  struct rig rig;
+  struct kept kept;
+  struct store_sink sink;
+  struct loop *loop;
+  int64_t wall_ms;
+};
+
+static void open_set(struct stage_set *s, bool observe) {
+  static const struct act quick[] = {{.what = ANSWER, .after_ns = MS(100), .body = "{}"}};
+  rig_open(&s->rig, false, quick, 1, quick, 1);
+  memset(&s->kept, 0, sizeof s->kept);
+  s->sink = (struct store_sink){&s->kept,        keep_ledger,   keep_judgement, keep_snapshot, keep_score,
+                                keep_experiment, keep_anomaly,  keep_value,     keep_learned,  keep_reward,
+                                keep_frame,      keep_outcomes, NULL,           keep_commit};
+  s->wall_ms = 1700000000000;
+  struct loop_config config = {.plane = s->rig.plane,
+                               .telemetries = &s->rig.telemetry,
+                               .pipelines = &s->rig.pipeline,
+                               .shards = 1,
+                               .sink = &s->sink,
+                               .seed = 1,
+                               .observe = observe,
+                               .control = true,
+                               .learn = true,
+                               .evolve = true};
+  s->loop = loop_create(&config, s->rig.now_ns, s->wall_ms);
+  assert_non_null(s->loop);
+}
+
+static void close_set(struct stage_set *s) {
+  loop_destroy(s->loop);
+  rig_close(&s->rig);
+}
+
+static void tick(struct stage_set *s, int seconds) {
+  for (int i = 0; i < seconds; i++) {
+    rig_until(&s->rig, S(1));
+    loop_tick(s->loop, s->rig.now_ns, s->wall_ms += 1000);
+  }
+}
+
+static int command(struct stage_set *s, struct command *c) {
+  loop_command(s->loop, c, s->rig.now_ns, s->wall_ms);
+  assert_non_null(c->body);
+  free(c->body);
+  return c->status;
+}
+
+static int put(struct stage_set *s, const char *name, double value) {
+  struct command c = {
+      .kind = COMMAND_SET, .actor = "http", .reason = "test", .change_count = 1, .changes = {{name, value}}};
+  return command(s, &c);
+}
+
+static double value(const struct stage_set *s, enum tunable_id id) {
+  return tunable_get(&s->rig.plane->tunables, id);
+}
+
+static void an_hour_without_traffic_moves_nothing(void **state) {
+  (void)state;
+  static struct stage_set s;
+  open_set(&s, false);
+  assert_int_equal(loop_restore(s.loop, NULL, NULL, NULL, s.rig.now_ns, s.wall_ms), 0);
+  unsigned before = s.kept.ledger;
+  tick(&s, 3600);
+  assert_int_equal(s.kept.ledger, before);
+  for (int id = 0; id < TUNABLES; id++)
+    for (unsigned p = 0; p < 2; p++)
+      assert_true(tunable_of(&s.rig.plane->tunables, (enum tunable_id)id, p) == tunable_infos[id].initial);
+  assert_int_equal(s.kept.frames, 3600);
+  close_set(&s);
+}
+
+static void a_change_is_checked_whole_and_answered_after_its_commit(void **state) {
+  (void)state;
+  static struct stage_set s;
+  open_set(&s, false);
+  assert_int_equal(put(&s, "retry_attempts", 5), 200);
+  assert_int_equal(s.kept.commits, 1);
+  assert_true(value(&s, TUNABLE_retry_attempts) == 5);
+  assert_string_equal(s.kept.name, "retry_attempts");
+  assert_string_equal(s.kept.actor, "http");
+  assert_true(s.kept.last.from == 3 && s.kept.last.to == 5);
+  assert_int_equal(put(&s, "retry_attempts", 11), 400);
+  assert_int_equal(put(&s, "retry_attempts", 2.5), 400);
+  assert_int_equal(put(&s, "retry_attempts", NAN), 400);
+  assert_int_equal(put(&s, "no_such", 1), 404);
+  assert_int_equal(put(&s, "concurrency_limit", 1), 404);
+  assert_int_equal(put(&s, "concurrency_limit.p1", 7), 200);
+  assert_true(tunable_of(&s.rig.plane->tunables, TUNABLE_concurrency_limit, 1) == 7);
+  close_set(&s);
+}
+
+static void a_change_that_cannot_be_committed_is_taken_back(void **state) {
+  (void)state;
+  static struct stage_set s;
+  open_set(&s, false);
+  s.kept.commit_result = -5;
+  assert_int_equal(put(&s, "retry_attempts", 5), 503);
+  assert_true(value(&s, TUNABLE_retry_attempts) == 3);
+  s.kept.commit_result = 0;
+  assert_int_equal(put(&s, "retry_attempts", 5), 200);
+  close_set(&s);
+}
+
+static void two_trials_in_one_group_never_run_together(void **state) {
+  (void)state;
+  static struct stage_set s;
+  open_set(&s, false);
+  assert_int_equal(put(&s, "retry_attempts", 5), 200);
+  assert_int_equal(put(&s, "retry_base_ms", 200), 409);
+  assert_int_equal(put(&s, "idle_timeout_ms", 20000), 200);
+  struct command c = {.kind = COMMAND_EXPERIMENT_CREATE,
+                      .name = "x",
+                      .text = "retry_max_ms",
+                      .treatment = 1000,
+                      .share = 0.5};
+  assert_int_equal(command(&s, &c), 409);
+  tick(&s, 320); /* without traffic the window passes unjudged */
+  assert_string_equal(s.kept.outcome, "kept");
+  assert_int_equal(put(&s, "retry_base_ms", 200), 200);
+  close_set(&s);
+}
+
+static void an_experiment_leases_its_tunable_until_it_is_stopped(void **state) {
+  (void)state;
+  static struct stage_set s;
+  open_set(&s, false);
+  struct command create = {.kind = COMMAND_EXPERIMENT_CREATE,
+                           .name = "x",
+                           .text = "retry_base_ms",
+                           .treatment = 200,
+                           .share = 0.5};
+  assert_int_equal(command(&s, &create), 201);
+  assert_int_equal(command(&s, &create), 400);
+  assert_int_equal(put(&s, "retry_base_ms", 300), 409);
+  unsigned treated = 0;
+  for (uint64_t session = 1; session <= 1000; session++)
+    treated += tunables_treats(&s.rig.plane->tunables, session);
+  assert_in_range(treated, 430, 570);
+  assert_true(tunable_for(&s.rig.plane->tunables, TUNABLE_retry_base_ms, true) == 200);
+  assert_true(tunable_for(&s.rig.plane->tunables, TUNABLE_retry_base_ms, false) == 100);
+  struct command stop = {.kind = COMMAND_EXPERIMENT_STOP, .name = "x"};
+  assert_int_equal(command(&s, &stop), 200);
+  assert_int_equal(command(&s, &stop), 404);
+  assert_false(tunables_treats(&s.rig.plane->tunables, 1) && tunables_treats(&s.rig.plane->tunables, 2));
+  assert_int_equal(put(&s, "retry_base_ms", 300), 200);
+  close_set(&s);
+}
+
+static void observing_changes_nothing(void **state) {
+  (void)state;
+  static struct stage_set s;
+  open_set(&s, true);
+  assert_int_equal(put(&s, "retry_attempts", 5), 409);
+  for (unsigned i = 0; i < 300; i++) {
+    rig_ask(&s.rig, i, (struct ask){.no_coalesce = true});
+    tick(&s, 1);
+  }
+  for (int id = 0; id < TUNABLES; id++)
+    assert_true(value(&s, (enum tunable_id)id) == tunable_infos[id].initial);
+  assert_int_equal(atomic_load(&s.rig.plane->table_version), 0);
+  close_set(&s);
+}
+
+static void at_start_new_file_values_win_over_stored_and_the_environment_over_both(void **state) {
+  (void)state;
+  static struct stage_set s;
+  static double file[TUNABLES][MAX_PROVIDERS], environment[TUNABLES][MAX_PROVIDERS];
+  open_set(&s, false);
+  for (int id = 0; id < TUNABLES; id++)
+    for (int p = 0; p < MAX_PROVIDERS; p++)
+      file[id][p] = environment[id][p] = NAN;
+  struct value_row values[] = {
+      {"retry_attempts", 7, 3, INT64_MAX, "http"}, /* the file said 3 then and says 3 now: stored stands */
+      {"retry_base_ms", 200, 100, 0, "http"},      /* the file said 100 and says 150 now: the file wins */
+      {"retry_max_ms", 900, NAN, 0, "http"},       /* the environment says 800 */
+  };
+  struct store_state stored = {.values = values, .value_count = 3, .last_ledger_id = 41};
+  file[TUNABLE_retry_attempts][0] = 3;
+  file[TUNABLE_retry_base_ms][0] = 150;
+  file[TUNABLE_idle_timeout_ms][0] = 9000; /* never stored: the file is how it starts */
+  environment[TUNABLE_retry_max_ms][0] = 800;
+  assert_int_equal(loop_restore(s.loop, &stored, file, environment, s.rig.now_ns, s.wall_ms), 0);
+  assert_true(value(&s, TUNABLE_retry_attempts) == 7);
+  assert_true(value(&s, TUNABLE_retry_base_ms) == 150);
+  assert_true(value(&s, TUNABLE_retry_max_ms) == 800);
+  assert_true(value(&s, TUNABLE_idle_timeout_ms) == 9000);
+  assert_int_equal(s.kept.ledger, 2);
+  assert_int_equal(s.kept.last.id, 43);
+  assert_string_equal(s.kept.actor, "environment");
+  close_set(&s);
+}
+
+static void an_unjudged_trial_is_undone_at_start(void **state) {
+  (void)state;
+  static struct stage_set s;
+  open_set(&s, false);
+  struct value_row values[] = {{"retry_attempts", 9, 3, INT64_MAX, "http"}};
+  struct ledger_row open[] = {
+      {.id = 12, .kind = "change", .name = "retry_attempts", .from = 4, .to = 9, .trial = 12}};
+  struct store_state stored = {
+      .values = values, .value_count = 1, .open_trials = open, .open_trial_count = 1, .last_ledger_id = 12};
+  assert_int_equal(loop_restore(s.loop, &stored, NULL, NULL, s.rig.now_ns, s.wall_ms), 0);
+  assert_true(value(&s, TUNABLE_retry_attempts) == 4);
+  assert_string_equal(s.kept.actor, "rollback");
+  assert_string_equal(s.kept.outcome, "interrupted");
+  assert_int_equal(s.kept.judged_id, 12);
+  close_set(&s);
+}
+
+static void rollback_restores_a_snapshot_and_frees_its_groups(void **state) {
+  (void)state;
+  static struct stage_set s;
+  open_set(&s, false);
+  assert_int_equal(put(&s, "retry_attempts", 9), 200);
+  struct command back = {.kind = COMMAND_ROLLBACK,
+                         .name = "abc",
+                         .text = "retry_attempts=3\nretry_base_ms=100\n",
+                         .reason = "test"};
+  assert_int_equal(command(&s, &back), 200);
+  assert_true(value(&s, TUNABLE_retry_attempts) == 3);
+  assert_string_equal(s.kept.outcome, "superseded");
+  assert_int_equal(put(&s, "retry_attempts", 4), 200);
+  close_set(&s);
+}
+
+static void rewards_find_their_answer_and_nothing_else(void **state) {
+  (void)state;
+  static struct stage_set s;
+  open_set(&s, false);
+  struct request *r = rig_ask(&s.rig, 0, (struct ask){0});
+  uint64_t id = r->id;
+  tick(&s, 1);
+  struct command reward = {.kind = COMMAND_REWARD, .request = id, .value = 0.8, .provider = -1};
+  assert_int_equal(command(&s, &reward), 200);
+  reward.value = 1.5;
+  assert_int_equal(command(&s, &reward), 400);
+  reward.value = 0.5;
+  reward.request = id + 1;
+  assert_int_equal(command(&s, &reward), 404);
+  close_set(&s);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(an_hour_without_traffic_moves_nothing),
+      cmocka_unit_test(a_change_is_checked_whole_and_answered_after_its_commit),
+      cmocka_unit_test(a_change_that_cannot_be_committed_is_taken_back),
+      cmocka_unit_test(two_trials_in_one_group_never_run_together),
+      cmocka_unit_test(an_experiment_leases_its_tunable_until_it_is_stopped),
+      cmocka_unit_test(observing_changes_nothing),
+      cmocka_unit_test(at_start_new_file_values_win_over_stored_and_the_environment_over_both),
+      cmocka_unit_test(an_unjudged_trial_is_undone_at_start),
+      cmocka_unit_test(rollback_restores_a_snapshot_and_frees_its_groups),
+      cmocka_unit_test(rewards_find_their_answer_and_nothing_else),
+  };
+  return cmocka_run_group_tests_name("loop", tests, NULL, NULL);
+}
