@@ -33,7 +33,7 @@ static const struct subcommand subcommands[] = {
      "Ctrl-C or SIGTERM drains and ends; a second one ends at once. docs/configuration.md lists the keys of "
      "the\n"
      "file and the environment variables.\n"},
-    {"status", "what the daemon sees and does now", cli_status, "usage: self-improve status [options]\n\n"},
+    {"status", "what the daemon sees and does now", cli_status, "usage: self-improve status [options]\n"},
     {"why", "why a tunable, route or experiment is as it is", cli_why,
      "usage: self-improve why NAME [options]\n\n"
      "NAME is a tunable (retry_attempts, concurrency_limit.openai) or another subject of the ledger "
@@ -45,10 +45,10 @@ static const struct subcommand subcommands[] = {
      "  --limit N         how many entries (default 20)\n"},
     {"diff", "what differs between two snapshots", cli_diff,
      "usage: self-improve diff A B [options]\n\n"
-     "A and B are snapshot ids, their first six or more characters, head or best.\n\n"},
+     "A and B are snapshot ids, their first six or more characters, head or best.\n"},
     {"rollback", "go back to a snapshot", cli_rollback,
      "usage: self-improve rollback ID [--reason TEXT] [options]\n\n"
-     "Needs a running daemon.\n\n"},
+     "Needs a running daemon.\n"},
     {"experiments", "experiments and their verdicts", cli_experiments,
      "usage: self-improve experiments [options]\n\n"
      "  --limit N         how many (default 20)\n"},
@@ -83,7 +83,7 @@ void cli_help(const char *name) {
   const struct subcommand *s = find(name);
   if (!s || !s->help) return;
   fputs(s->help, stdout);
-  if (s->run != cli_run && s->run != cli_validate) fputs(connect_help, stdout);
+  if (s->run != cli_run && s->run != cli_validate) printf("\n%s", connect_help);
 }
 
 int cli_misused(const char *name) {
