@@ -6,14 +6,13 @@
  * plant's parameters goes over the wire. Runs on one event loop, on that loop's thread.
  *
  *   POST /NAME/v1/chat/completions   provider NAME; streams when the body says so
- *   GET  /NAME/v1/models, /NAME/health
- *   POST /_plant/event               starts an event now:
- * {"what":"brownout","provider":"own-middle","for_min":1}
+ *   GET  /NAME/v1/models, /NAME/health, /health
+ *   POST /_plant/event   starts one now: {"what":"brownout","provider":"own-middle","for_min":1}
+ *   GET  /_plant/calls   chat requests by provider and by fault
+ *   POST /_plant/reset   faults begin anew
  *
- * With one provider the paths work without /NAME, too. Provider "faults" fails on purpose, by model:
- * fault-S01 429 once with Retry-After 2; fault-S03 500 once; fault-S04 503 always; fault-S06 never answers
- * (120 s); fault-S08 cut after 40 of 60 tokens; fault-S09 silent for 30 s after 20 tokens, then closed.
- * "Once" is per model since the start of the fleet or since POST /_plant/reset.
+ * With one provider the paths work without /NAME, too. Provider "faults" fails on purpose, by model: see
+ * sim/faults.h.
  *
  * Lengths: the prompt counts as padded to metadata.tokens_in of the body (or X-Sim-Tokens-In), the answer has
  * metadata.tokens_out tokens (or X-Sim-Tokens-Out), at most max_tokens; else both are drawn from the
@@ -22,6 +21,7 @@
 #include "sys/evloop.h"
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 enum { FLEET_PROVIDERS = 32 };
@@ -33,8 +33,10 @@ struct fleet_settings {
   const char *providers[FLEET_PROVIDERS]; /* which to serve */
   unsigned provider_count;                /* 0: all of the scenario */
   uint64_t seed;
-  double speed;    /* the scenario's events come so many times faster; answers do not */
-  bool cold_start; /* 503 until the provider's start_s has passed */
+  double speed;       /* the scenario's events come so many times faster; answers do not */
+  int64_t epoch_ms;   /* wall-clock time at which the scenario began; 0: now */
+  unsigned instances; /* of every server; 0: as the scenario starts */
+  bool cold_start;    /* 503 until the slowest chosen server's start_s has passed */
 };
 
 struct fleet;
