@@ -68,6 +68,7 @@ void anomaly_relearn(struct anomaly *a) {
 }
 
 static double transform(const struct anomaly_settings *s, double value) {
+  if (!isfinite(value)) return NAN;
   switch (s->transform) {
   case ANOMALY_LOG:
     return value > 0 ? log(value) : NAN;
@@ -77,7 +78,7 @@ static double transform(const struct anomaly_settings *s, double value) {
   case ANOMALY_RATE:
     break;
   }
-  return isfinite(value) ? value : NAN;
+  return value;
 }
 
 static double inverse(const struct anomaly_settings *s, double sample) {
