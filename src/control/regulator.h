@@ -42,7 +42,8 @@ struct regulator_sample {
   bool binding; /* the value restrained something since the last tick: refused, shed, promoted */
 };
 
-/* current: where the tunable stands; it is also home, see below. */
+/* current: where the tunable stands; it is also home, see below. After a restart from a stored value the
+ * caller sets home to what was configured. */
 void regulator_init(struct regulator *r, const struct regulator_settings *s, double current);
 
 /* A person, an experiment or a rollback gave the tunable a new value: home moves there. */
