@@ -70,7 +70,8 @@ int judge_attribute(const struct judge *j, const int64_t *starts, unsigned count
                     const struct judge_view *view, int64_t *onset_ns);
 
 /* Leaves these blocks out of every later judgement: the harm of one change must not be held against the
- * others. The blocks that hold from_ns and to_ns are left out too; from_ns lies in the past, to_ns may lie in the future. */
+ * others. The blocks that hold from_ns and to_ns are left out too; from_ns lies in the past, to_ns may lie in
+ * the future. */
 void judge_exclude(struct judge *j, int64_t from_ns, int64_t to_ns);
 
 /* What was measured from from_ns to to_ns: for scores of snapshots. All NAN but requests without data. */
