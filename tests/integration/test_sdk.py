@@ -1,0 +1,110 @@
+#!/usr/bin/env python3
+"""The official OpenAI SDK works against the daemon unchanged: only its base URL differs. The pinned SDK lives in
+build/venv; this script makes it when it is missing and starts itself again inside."""
+import os
+import subprocess
+import sys
+import unittest
+
+import harness
+
+VENV = harness.ROOT / "build/venv"
+REQUIREMENTS = harness.ROOT / "tests/integration/requirements.txt"
+
+
+def inside():
+    """True with the SDK at hand. False: it cannot be installed here."""
+    marker = VENV / "requirements.txt"
+    if not marker.exists() or marker.read_text() != REQUIREMENTS.read_text():
+        made = subprocess.run([sys.executable, "-m", "venv", str(VENV)]).returncode == 0 and subprocess.run(
+            [str(VENV / "bin/pip"), "install", "-q", "--disable-pip-version-check", "-r", str(REQUIREMENTS)]).returncode == 0
+        if not made:
+            return False
+        marker.write_text(REQUIREMENTS.read_text())
+    if sys.prefix != str(VENV):
+        os.execv(str(VENV / "bin/python"), [str(VENV / "bin/python"), os.path.abspath(__file__), *sys.argv[1:]])
+    return True
+
+
+HAVE_SDK = inside()
+if HAVE_SDK:
+    import openai
+
+
+@unittest.skipUnless(HAVE_SDK, "the SDK could not be installed into build/venv (no package index?)")
+class Sdk(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.daemon = harness.Daemon('[server]\nkeys = ["sesame"]\n' + harness.ECHO)
+        cls.client = openai.OpenAI(base_url=cls.daemon.url + "/v1", api_key="sesame", max_retries=0, timeout=20)
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.client.close()
+        cls.daemon.discard()
+
+    def messages(self, text):
+        return [{"role": "system", "content": "Repeat."}, {"role": "user", "content": text}]
+
+    def test_completion(self):
+        answer = self.client.chat.completions.create(model="auto", messages=self.messages("the quick brown fox"))
+        self.assertIn("the quick brown fox", answer.choices[0].message.content)
+        self.assertEqual(answer.choices[0].finish_reason, "stop")
+        self.assertEqual(answer.model, "parrot")
+        self.assertGreater(answer.usage.completion_tokens, 0)
+        self.assertEqual(answer.usage.total_tokens, answer.usage.prompt_tokens + answer.usage.completion_tokens)
+        self.assertTrue(answer.id.startswith("chatcmpl-"))
+
+    def test_stream(self):
+        text, reasons, ids = "", [], set()
+        stream = self.client.chat.completions.create(model="auto", messages=self.messages("jumps over the lazy dog"),
+                                                     stream=True)
+        for chunk in stream:
+            ids.add(chunk.id)
+            self.assertIsNone(chunk.usage)
+            for choice in chunk.choices:
+                text += choice.delta.content or ""
+                if choice.finish_reason:
+                    reasons.append(choice.finish_reason)
+        self.assertIn("jumps over the lazy dog", text)
+        self.assertEqual(reasons, ["stop"])
+        self.assertEqual(len(ids), 1)
+
+    def test_stream_with_usage(self):
+        usage = [chunk.usage for chunk in self.client.chat.completions.create(
+            model="auto", messages=self.messages("count me"), stream=True, stream_options={"include_usage": True})]
+        self.assertGreater(usage[-1].completion_tokens, 0)
+        self.assertEqual([u for u in usage[:-1] if u], [])
+
+    def test_unknown_fields_survive(self):
+        answer = self.client.chat.completions.create(model="auto", messages=self.messages("x"), seed=7, temperature=0.25,
+                                                     extra_body={"some_new_field": {"deep": [1, 2.50]}})
+        self.assertEqual(answer.choices[0].finish_reason, "stop")
+
+    def test_models(self):
+        self.assertLessEqual({"auto", "parrot"}, {model.id for model in self.client.models.list()})
+
+    def test_unknown_model_is_not_found(self):
+        with self.assertRaises(openai.NotFoundError) as caught:
+            self.client.chat.completions.create(model="no-such-model", messages=self.messages("x"))
+        self.assertIn("no-such-model", str(caught.exception))
+
+    def test_wrong_key_is_an_authentication_error(self):
+        for key in ("wrong", " "):
+            with self.assertRaises((openai.AuthenticationError, openai.APIConnectionError)) as caught:
+                openai.OpenAI(base_url=self.daemon.url + "/v1", api_key=key, max_retries=0).chat.completions.create(
+                    model="auto", messages=self.messages("x"))
+            self.assertNotIn("sesame", str(caught.exception))
+
+    def test_bad_parameter_is_a_bad_request(self):
+        with self.assertRaises(openai.BadRequestError):
+            self.client.chat.completions.create(model="auto", messages=self.messages("x"), max_tokens=-1)
+
+    def test_raw_headers_name_request_and_provider(self):
+        raw = self.client.chat.completions.with_raw_response.create(model="auto", messages=self.messages("x"))
+        self.assertEqual(raw.headers["x-request-id"], raw.parse().id)
+        self.assertEqual(raw.headers["x-self-improve-provider"], "echo")
+
+
+if __name__ == "__main__":
+    unittest.main()
