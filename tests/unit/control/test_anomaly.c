@@ -353,17 +353,19 @@ static void relearning_closes_and_accepts_the_new_level_in_silence(void **state)
 
 static void metric_that_swings_by_itself_alarms_ever_less(void **state) {
   (void)state;
-  struct rng rng;
-  struct anomaly a;
-  rng_seed(&rng, 1, 13);
-  anomaly_init(&a);
   int alarms = 0;
-  bool high = false;
-  for (int i = 0; i < 86400; i++) {
-    if (rng_below(&rng, 100) == 0) high = !high;
-    alarms += anomaly_update(&a, &count, poisson(&rng, high ? 15 : 5)) == ANOMALY_OPENED;
+  for (uint64_t seed = 1; seed <= 20; seed++) {
+    struct rng rng;
+    struct anomaly a;
+    rng_seed(&rng, seed, 13);
+    anomaly_init(&a);
+    bool high = false;
+    for (int i = 0; i < 43200; i++) {
+      if (rng_below(&rng, 100) == 0) high = !high;
+      alarms += anomaly_update(&a, &count, poisson(&rng, high ? 15 : 5)) == ANOMALY_OPENED;
+    }
   }
-  assert_true(alarms <= 10);
+  assert_true(alarms <= 100); /* 20 half days */
 }
 
 static void message_names_value_and_expectation(void **state) {

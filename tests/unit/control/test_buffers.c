@@ -28,6 +28,8 @@ static void no_traffic_holds_for_an_hour(void **state) {
     assert_true(tick(&b, &buffers_inference, i % 2 ? 0 : NAN, 0, 512, &d) == 512);
     assert_true(d.blind);
   }
+  assert_true(tick(&b, &buffers_inference, 20, 0, 512, &d) == 512);
+  assert_true(b.peak_rate > 19);
 }
 
 static void capacity_is_rate_times_seconds_times_safety_rounded_up(void **state) {
