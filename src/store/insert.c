@@ -103,7 +103,8 @@ static int write_ledger(struct inserts *i, const struct ledger_row *row) {
   bind_text(&b, row->snapshot_after);
   bind_integer(&b, row->trial);
   int rc = bind_run(&b);
-  return rc == SQLITE_OK && row->snapshot_after ? set_head(i, row->snapshot_after) : rc;
+  return rc == SQLITE_OK && row->snapshot_after && row->snapshot_after[0] ? set_head(i, row->snapshot_after)
+                                                                          : rc;
 }
 
 static int write_judgement(struct inserts *i, const struct judgement_row *row) {

@@ -265,21 +265,33 @@ static void settle(struct writer *w, const struct batch *batch) {
   if (batch->full) pthread_cond_broadcast(&w->done);
 }
 
-/* False: nothing to do. */
-static bool gather(struct writer *w, struct batch *batch) {
-  *batch = (struct batch){0};
-  for (int l = 0; l < LANES; l++)
-    for (const struct record *r = w->hand[l].first; r && batch->rows < TRANSACTION_ROWS; r = r->next) {
+/* Fills in what the next transaction writes; returns whether the hand is empty after it. */
+static bool fill_batch(const struct writer *w, struct batch *batch) {
+  bool last = true;
+  for (int l = 0; l < LANES; l++) {
+    const struct record *r = w->hand[l].first;
+    for (; r && batch->rows < TRANSACTION_ROWS; r = r->next) {
       batch->records[l]++;
       batch->rows += r->rows;
       if (record_is_decision(r->kind)) batch->full = true;
     }
+    if (r) last = false;
+  }
+  return last;
+}
+
+/* False: nothing to do. Those who wait for a commit need one sync, with the last transaction of the hand. */
+static bool gather(struct writer *w, struct batch *batch) {
+  *batch = (struct batch){0};
+  bool last = fill_batch(w, batch);
   lock(w);
   bool waited_for = !synced(w, w->wanted);
+  bool all_written =
+      w->written[DURABLE] >= w->wanted[DURABLE] && w->written[TELEMETRY] >= w->wanted[TELEMETRY];
   w->hurry = false;
   unlock(w);
-  if (waited_for) batch->full = true;
-  batch->touch = waited_for && batch->rows == 0;
+  if (waited_for && last) batch->full = true;
+  batch->touch = batch->rows == 0 && waited_for && all_written;
   return batch->rows > 0 || batch->touch;
 }
 
