@@ -13,7 +13,6 @@
 #include <assert.h>
 #include <errno.h>
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -39,6 +38,7 @@ struct rewriting {
 void openai_stream_init(struct openai_stream *stream) {
   stream->usage = (struct openai_usage){.cost_usd = NAN};
   stream->call_count = 0;
+  stream->seen = stream->ended = 0;
 }
 
 static void edit(struct rewriting *r, struct edit e) {
@@ -122,7 +122,9 @@ static void read_choice(struct rewriting *r, int choice, struct openai_chunk *ch
   int delta = json_member(s, choice, "delta"), calls = json_member(s, delta, "tool_calls");
   int64_t number = integer_or(s, json_member(s, choice, "index"), 0);
   if (delta_filled(s, delta) || filled(s, json_member(s, choice, "text"))) chunk->content = true;
-  if (filled(s, json_member(s, choice, "finish_reason"))) chunk->finished = true;
+  uint64_t bit = UINT64_C(1) << (number >= 0 && number < 63 ? number : 63);
+  r->stream->seen |= bit;
+  if (filled(s, json_member(s, choice, "finish_reason"))) r->stream->ended |= bit;
   if (json_type(s, calls) != JSON_ARRAY) return;
   for (int call = json_first(s, calls); call >= 0; call = json_next(s, calls, call))
     number_call(r, number, call);
@@ -176,6 +178,7 @@ static void read_top(struct rewriting *r, const char *id, bool strip_usage, stru
   if (strip_usage && usage_key >= 0) strip_member(r, usage_key);
   for (int choice = json_first(s, choices); choice >= 0; choice = json_next(s, choices, choice))
     read_choice(r, choice, chunk);
+  chunk->finished = (r->stream->seen & ~r->stream->ended) == 0;
 }
 
 /* ---- writing ---- */
@@ -187,13 +190,13 @@ static int by_place(const void *a, const void *b) {
 }
 
 static void write_edit(const struct edit *e, struct buffer *out) {
-  static const char *const before[] = {"", "\"", "\"id\":\"", "", "\"index\":"}, *const after[] = {"", "\"",
-                                                                                                   "\",", "",
-                                                                                                   ","};
-  char number[16];
-  snprintf(number, sizeof number, "%u", e->number);
+  static const char *const before[] = {"", "\"", "\"id\":\"", "", "\"index\":"};
+  static const char *const after[] = {"", "\"", "\",", "", ","};
   buffer_text(out, before[e->as]);
-  buffer_text(out, e->as == INDEX || e->as == NEW_INDEX ? number : e->text);
+  if (e->as == INDEX || e->as == NEW_INDEX)
+    buffer_format(out, "%u", e->number);
+  else
+    buffer_text(out, e->text);
   buffer_text(out, after[e->as]);
 }
 
@@ -231,7 +234,7 @@ static int take_json(struct openai_stream *stream, const char *data, size_t size
   r.count = 0;
   if (error == 0 && failed != JSON_ABSENT && failed != JSON_NULL) {
     chunk->kind = OPENAI_FAILED;
-  } else if (error == 0) {
+  } else if (error == 0 && json_count(&s, 0) > 0) {
     chunk->kind = OPENAI_CHUNK;
     openai_read_usage(&s, 0, &stream->usage);
     read_top(&r, id, strip_usage, chunk);

@@ -28,7 +28,7 @@ enum openai_chunk_kind {
 struct openai_chunk {
   enum openai_chunk_kind kind;
   bool content;  /* brings something that a model generated: text, reasoning, refusal, part of a tool call */
-  bool finished; /* a finish_reason in choice 0 */
+  bool finished; /* with it, every choice that was seen has its finish_reason */
 };
 
 /* One stream's memory. */
@@ -40,6 +40,7 @@ struct openai_stream {
     uint32_t ours;
   } calls[OPENAI_MAX_CALLS];
   unsigned call_count;
+  uint64_t seen, ended; /* choices, one bit each; the 64th and later share one */
 };
 
 void openai_stream_init(struct openai_stream *stream);
