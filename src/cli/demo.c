@@ -1,6 +1,7 @@
 #include "cli/demo.h"
 
 #include "sim/scenario.h"
+#include "sys/clock.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -32,9 +33,9 @@ static void provider_toml(FILE *out, const struct demo *demo, const struct scena
   fprintf(out,
           "local = { command = '''\"%s\" fleet --scenario \"%s\" --data \"%s\" --provider \"%s\" --port 0 "
           "--seed %d "
-          "--speed %g --cold-start''', min = %u, max = %u }\n\n",
-          demo->program, demo->scenario, demo->data, p->name, DEMO_SEED, demo->speed, p->min_instances,
-          p->max_instances);
+          "--speed %g --epoch %lld --cold-start''', min = %u, max = %u }\n\n",
+          demo->program, demo->scenario, demo->data, p->name, DEMO_SEED, demo->speed,
+          (long long)demo->epoch_ms, p->min_instances, p->max_instances);
 }
 
 /* The layer: the scenario's targets and its providers. */
@@ -57,16 +58,18 @@ static char *layer(const struct demo *demo, const struct scenario *s, const char
 /* One process serves all hosted providers; each instance of a local one is a process of the local pool. */
 static int start_hosted(struct demo *demo, const struct scenario *s, char url[128], char *error,
                         size_t error_size) {
-  char speed[32], seed[16], line[256];
+  char speed[32], seed[16], epoch[32], line[256];
   char *argv[2 * SCENARIO_MODELS + 20];
   int n = 0;
   snprintf(speed, sizeof speed, "%g", demo->speed);
   snprintf(seed, sizeof seed, "%d", DEMO_SEED);
+  snprintf(epoch, sizeof epoch, "%lld", (long long)demo->epoch_ms);
   char *const fixed[] = {demo->program, "fleet",
                          "--scenario",  (char *)demo->scenario,
                          "--data",      (char *)demo->data,
                          "--port",      "0",
                          "--seed",      seed,
+                         "--epoch",     epoch,
                          "--speed",     speed};
   for (size_t i = 0; i < sizeof fixed / sizeof *fixed; i++)
     argv[n++] = fixed[i];
@@ -90,8 +93,12 @@ static int start_hosted(struct demo *demo, const struct scenario *s, char url[12
 
 char *demo_start_fleet(struct demo *demo, const char *scenario, const char *data, double speed, char *error,
                        size_t error_size) {
-  *demo =
-      (struct demo){.fleet.out = -1, .client.out = -1, .scenario = scenario, .data = data, .speed = speed};
+  *demo = (struct demo){.fleet.out = -1,
+                        .client.out = -1,
+                        .scenario = scenario,
+                        .data = data,
+                        .speed = speed,
+                        .epoch_ms = clock_wall_ms()};
   char url[128] = "";
   if (find_program(demo->program, sizeof demo->program) != 0) {
     snprintf(error, error_size, "the demo cannot find its own program: is /proc mounted?");

@@ -8,6 +8,7 @@
 #include "cli/child.h"
 
 #include <stddef.h>
+#include <stdint.h>
 
 enum { DEMO_PATH = 1024 };
 
@@ -16,6 +17,7 @@ struct demo {
   char program[DEMO_PATH]; /* this executable */
   const char *scenario, *data;
   double speed;
+  int64_t epoch_ms; /* when the scenario began: instances that start later live in the same world */
 };
 
 /* Starts the fleet's hosted providers and returns the configuration layer that names them, with the local
