@@ -211,7 +211,7 @@ struct server *server_create(const struct server_env *env, char *error, size_t e
                                     .port = env->port,
                                     .reuse_port = env->reuse_port,
                                     .body_limit = s->body_limit,
-                                    .max_connections = (s->max_connections + env->shards - 1) / env->shards,
+                                    .max_connections = env->max_connections,
                                     .header_timeout_ns = s->header_timeout_s * NS_PER_S,
                                     .body_timeout_ns = s->body_timeout_s * NS_PER_S,
                                     .idle_timeout_ns = s->idle_timeout_s * NS_PER_S,

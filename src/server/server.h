@@ -63,6 +63,7 @@ struct server_env {
   const struct store *store;            /* for health; NULL: none */
   uint16_t port; /* settings->port, or what it became: 0 is chosen once for all shards */
   bool reuse_port;
+  unsigned max_connections; /* of this shard */
   int64_t started_ns;
 };
 
