@@ -107,27 +107,33 @@ bench: bench-gateway ## run the benchmark against nginx
 # Rules
 
 $(PROGRAM): $(BUILD)/src/main.o $(LIBRARY)
-	$(LINK) -o $@ $^ $(LDLIBS)
+	@echo "link $@"
+	@$(LINK) -o $@ $^ $(LDLIBS)
 
 $(LIBRARY): $(OBJECTS)
 	@rm -f $@
-	ar rcs $@ $^
+	@ar rcs $@ $^
 
 $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<
+	@echo "cc   $<"
+	@$(CC) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<
 
 $(BUILD)/%.o: %.cpp
 	@mkdir -p $(@D)
-	$(CXX) $(CPPFLAGS) $(CXXFLAGS) -c -o $@ $<
+	@echo "c++  $<"
+	@$(CXX) $(CPPFLAGS) $(CXXFLAGS) -c -o $@ $<
 
 $(BUILD)/tests/%: $(BUILD)/tests/%.o $(LIBRARY)
-	$(LINK) -o $@ $^ -lcmocka $(LDLIBS)
+	@echo "link $@"
+	@$(LINK) -o $@ $^ -lcmocka $(LDLIBS)
 
 $(BUILD)/prove_%: $(BUILD)/tests/sim/prove_%.o $(LIBRARY)
-	$(LINK) -o $@ $^ $(LDLIBS)
+	@echo "link $@"
+	@$(LINK) -o $@ $^ $(LDLIBS)
 
 $(BUILD)/bench/%: $(BUILD)/bench/%.o $(LIBRARY)
-	$(LINK) -o $@ $^ $(LDLIBS)
+	@echo "link $@"
+	@$(LINK) -o $@ $^ $(LDLIBS)
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
