@@ -2,11 +2,9 @@
 #define SIM_LOADGEN_H
 
 /* A client of an OpenAI-compatible gateway that sends on a schedule: an open loop, arrivals never wait for
- * answers. It measures what its user would see and, when a scenario says what an answer was worth, posts
- * rewards to /api/v1/feedback as a client would: for a share of the answers, late, with noise. One event
- * loop, its thread. */
+ * answers. It measures what its user would see and posts rewards to /api/v1/feedback as a client would: for a
+ * share of the answers, late, with noise. One event loop, its thread. */
 
-#include "bus/objective.h"
 #include "bus/sketch.h"
 
 #include <stdbool.h>
@@ -21,16 +19,17 @@ struct loadgen_settings {
   const char *key;             /* bearer token; NULL: none */
   const char *route;           /* the model asked for; NULL: "auto" */
   const char *scenario, *data; /* prompts, lengths, sessions, repeats, rewards; NULL data: "data" */
-  const char *trace;     /* CSV with TIMESTAMP, ContextTokens, GeneratedTokens; NULL: as the scenario says */
-  double speed;          /* of the trace and of the scenario's events: 2 is twice as fast */
-  double rate;           /* requests a second, mean; 0: what trace or scenario say */
-  double seconds;        /* stop sending after this; 0: no limit */
-  uint64_t requests;     /* or after so many; 0: no limit */
-  double stream_share;   /* negative: the scenario's */
-  double feedback_share; /* negative: the scenario's */
+  const char *trace;       /* gaps and lengths: "azure_conv", or a CSV's name; NULL: as the scenario says */
+  double speed;            /* of the scenario's time: 2 is twice as fast; 0: 1 */
+  double rate;             /* requests a second, mean; 0: as the scenario says, times speed */
+  double seconds;          /* stop sending after this; 0: no limit */
+  uint64_t requests;       /* or after so many intents; 0: no limit */
+  double stream_share;     /* negative: the scenario's */
+  double feedback_share;   /* negative: the scenario's */
   double feedback_delay_s; /* mean; negative: the scenario's */
   double timeout_s;        /* of one request; 0: the scenario's */
   unsigned max_in_flight;  /* beyond: not sent, counted; 0: 1000 */
+  int64_t epoch_ms;        /* wall-clock time at which the fleet's scenario began; 0: now */
   uint64_t seed;
 };
 
@@ -42,25 +41,30 @@ enum loadgen_end {
   LOADGEN_ENDS
 };
 
-enum { LOADGEN_ERRORS = 32 };
+enum { LOADGEN_ERRORS = 32, LOADGEN_MODELS = 16 };
 
+/* Requests: sent = the sum of ends + in_flight. An intent whose client comes back is two requests. */
 struct loadgen_report {
-  double seconds;
+  double seconds; /* from the first moment until the last request ended */
   uint64_t due, sent, late,
-      unsent; /* late: sent more than 10 ms after its time; unsent: max_in_flight reached */
-  uint64_t ends[LOADGEN_ENDS], in_target, retries;
+      unsent; /* intents due; late: sent over 10 ms after its time; unsent: max_in_flight */
+  uint64_t ends[LOADGEN_ENDS], in_flight, retries;
+  uint64_t streams;            /* answered ones */
+  uint64_t intents, in_target; /* intents that have ended */
   uint64_t feedback_sent, feedback_refused;
-  double usd, quality, utility; /* sums over all intents; quality of answers only */
+  double usd;
+  double quality, utility; /* sums over the intents; without the dollars of instances */
+  uint64_t quality_known;  /* answers whose model the scenario knows */
   uint64_t tokens_in, tokens_out;
-  struct sketch total_ms, ttft_ms, tpot_ms;
+  struct sketch total_ms, ttft_ms, tpot_ms; /* of answers */
   struct {
-    char name[48]; /* "429 rate_limit_error", "cut", "connect", ... */
+    char name[48]; /* "429 rate_limit_error", "cut", "no connection", ... */
     uint64_t count;
   } errors[LOADGEN_ERRORS];
   struct {
     char model[64];
     uint64_t count;
-  } models[16];
+  } models[LOADGEN_MODELS];
 };
 
 /* NULL: error says what and what to do. Strings of the settings are borrowed for the generator's life. */
