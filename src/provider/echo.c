@@ -27,6 +27,7 @@ struct echo_call {
   struct timer timer;
   struct buffer text, out;
   uint32_t words_in, words_out;
+  bool broken; /* memory was short */
 };
 
 static bool blank(char c) {
@@ -107,10 +108,12 @@ static void append_answer(struct echo_call *call) {
 /* True while the attempt is still there. The buffer is empty after. */
 static bool send(struct echo_call *call, uint32_t tokens, int64_t now_ns) {
   struct upstream_event event = {.bytes = call->out.bytes, .size = call->out.size, .tokens = tokens};
-  bool good = !call->out.failed;
-  if (good) attempt_event(call->attempt, &event, now_ns);
+  if (call->out.failed)
+    call->broken = true;
+  else
+    attempt_event(call->attempt, &event, now_ns);
   buffer_clear(&call->out);
-  return good && call->attempt;
+  return !call->broken && call->attempt;
 }
 
 static bool send_chunk(struct echo_call *call, const char *word, size_t size, const char *finish,
@@ -148,11 +151,11 @@ static bool send_usage(struct echo_call *call, int64_t now_ns) {
   return send(call, 0, now_ns);
 }
 
-static bool send_stream(struct echo_call *call, int64_t now_ns) {
-  if (!send_chunk(call, NULL, 0, NULL, now_ns) || !send_words(call, now_ns)) return false;
-  if (!send_chunk(call, NULL, 0, "\"stop\"", now_ns) || !send_usage(call, now_ns)) return false;
+static void send_stream(struct echo_call *call, int64_t now_ns) {
+  if (!send_chunk(call, NULL, 0, NULL, now_ns) || !send_words(call, now_ns)) return;
+  if (!send_chunk(call, NULL, 0, "\"stop\"", now_ns) || !send_usage(call, now_ns)) return;
   buffer_text(&call->out, OPENAI_DONE_EVENT);
-  return send(call, 0, now_ns);
+  send(call, 0, now_ns);
 }
 
 /* ---- the seam ---- */
@@ -174,9 +177,8 @@ static void finish(struct echo_call *call, int64_t now_ns) {
                                    .requests_left = NAN,
                                    .requests_reset_ns = -1};
   struct attempt *attempt = call->attempt;
-  bool failed = call->out.failed;
+  if (call->broken || call->out.failed) result.error = UPSTREAM_TOO_LARGE;
   result.body = buffer_take(&call->out, &result.body_size);
-  if (failed) result.error = UPSTREAM_TOO_LARGE;
   call->attempt = NULL;
   free_call(call);
   attempt_done(attempt, &result, now_ns);
@@ -184,14 +186,14 @@ static void finish(struct echo_call *call, int64_t now_ns) {
 
 static void answer(struct timer *timer, int64_t now_ns) {
   struct echo_call *call = (struct echo_call *)((char *)timer - offsetof(struct echo_call, timer));
-  bool stream = call->attempt->request->spec.stream;
-  if (!stream) append_answer(call);
-  if (!stream || send_stream(call, now_ns))
-    finish(call, now_ns);
-  else if (!call->attempt)
-    free_call(call);
+  if (call->attempt->request->spec.stream)
+    send_stream(call, now_ns);
   else
+    append_answer(call);
+  if (call->attempt)
     finish(call, now_ns);
+  else
+    free_call(call);
 }
 
 static int start(struct upstream *upstream, struct attempt *attempt, int64_t now_ns) {

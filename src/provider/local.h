@@ -29,7 +29,8 @@ enum { LOCAL_MAX_INSTANCES = 64 }; /* processes of one pool */
 struct local_pool *local_pool_create(struct plane *plane, const struct provider_settings *settings,
                                      unsigned count);
 
-/* Stops every process (drained for at most drain_ns, then SIGTERM, a second later SIGKILL) and the thread. */
+/* Stops every process (drained for at most drain_ns, then SIGTERM, a second later SIGKILL) and the thread.
+ * All instances must have been released. */
 void local_pool_destroy(struct local_pool *pool, int64_t drain_ns);
 
 struct scaler local_pool_scaler(struct local_pool *pool);

@@ -206,8 +206,7 @@ static int close_socket(void *ctx, curl_socket_t fd) {
 /* ---- life ---- */
 
 struct wire *wire_create(struct evloop *loop) {
-  static pthread_once_t once = PTHREAD_ONCE_INIT;
-  pthread_once(&once, initialise_curl);
+  wire_initialise();
   struct wire *w = calloc(1, sizeof *w);
   if (!w) return NULL;
   w->loop = loop;

@@ -25,6 +25,8 @@ struct wire_call {
   struct wire_call *next, *previous; /* among the touched */
 };
 
+void wire_initialise(void); /* libcurl itself, once a process; any thread. wire_create does it, too. */
+
 struct wire *wire_create(struct evloop *loop); /* NULL: no memory */
 void wire_destroy(struct wire *wire);          /* no call may be running */
 
