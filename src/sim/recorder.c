@@ -85,10 +85,22 @@ void recorder_destroy(struct recorder *r) {
 
 /* ---- the ledger ---- */
 
+/* Rows lie by id: the loop counts up, and an episode that goes on is written again under its old one. */
+static size_t position(const struct recorder *r, int64_t id) {
+  size_t low = 0, high = r->change_count;
+  while (low < high) {
+    size_t middle = (low + high) / 2;
+    if (r->changes[middle].row.id < id)
+      low = middle + 1;
+    else
+      high = middle;
+  }
+  return low;
+}
+
 static struct recorded_change *find_change(const struct recorder *r, int64_t id) {
-  for (size_t i = r->change_count; i-- > 0;)
-    if (r->changes[i].row.id == id) return &r->changes[i];
-  return NULL;
+  size_t i = position(r, id);
+  return i < r->change_count && r->changes[i].row.id == id ? &r->changes[i] : NULL;
 }
 
 static void count_row(struct recorder_counts *c, const struct ledger_row *row, int64_t sign) {
@@ -100,17 +112,18 @@ static void count_row(struct recorder_counts *c, const struct ledger_row *row, i
     c->changes += (uint64_t)sign;
 }
 
-/* An episode that goes on is written again under its id, soon after: looking back a little is enough. */
-static struct recorded_change *place_for(struct recorder *r, int64_t id) {
-  if (r->change_count == 0 || r->changes[r->change_count - 1].row.id < id) return NULL;
-  return find_change(r, id);
+static void insert(struct recorder *r, const struct ledger_row *row) {
+  size_t i = position(r, row->id);
+  memmove(&r->changes[i + 1], &r->changes[i], (r->change_count - i) * sizeof *r->changes);
+  r->changes[i] = (struct recorded_change){.row = *row, .effect = NAN, .low = NAN, .high = NAN};
+  r->change_count++;
 }
 
 static int put_ledger(void *ctx, const struct ledger_row *row) {
   struct recorder *r = ctx;
   struct ledger_row copy = *row;
   const char **fields[] = LEDGER_FIELDS(&copy);
-  struct recorded_change *old = place_for(r, row->id);
+  struct recorded_change *old = find_change(r, row->id);
   struct recorded_change *grown = old ? r->changes : roomy(r->changes, r->change_count, sizeof *grown);
   if (grown) r->changes = grown;
   if (!grown || !copy_strings(fields, FIELD_COUNT(fields))) {
@@ -124,8 +137,7 @@ static int put_ledger(void *ctx, const struct ledger_row *row) {
     free_strings(old_fields, FIELD_COUNT(old_fields));
     old->row = copy;
   } else {
-    r->changes[r->change_count++] =
-        (struct recorded_change){.row = copy, .effect = NAN, .low = NAN, .high = NAN};
+    insert(r, &copy);
   }
   return 0;
 }
