@@ -5,8 +5,8 @@
  *
  * Only the pool's thread changes a slot's state, under the lock; shards read it under the lock when they take
  * an instance, and count their calls with an atomic. A slot that is GONE becomes free when its last call has
- * been given back. The thread looks at everything ten times a second; what it waits for otherwise is the
- * children's output.
+ * been given back. The thread looks at everything ten times a second, so a new number of instances is acted
+ * on within 100 ms; in between it reads what the children say.
  *
  * Lock order: `lock` is a leaf; nothing is called under it that locks. */
 

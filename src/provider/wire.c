@@ -46,6 +46,11 @@ static void initialise_curl(void) {
   curl_global_init(CURL_GLOBAL_DEFAULT);
 }
 
+void wire_initialise(void) {
+  static pthread_once_t once = PTHREAD_ONCE_INIT;
+  pthread_once(&once, initialise_curl);
+}
+
 /* ---- news for calls ---- */
 
 static void untouch(struct wire *w, struct wire_call *call) {
