@@ -468,3 +468,7 @@ bool loadgen_finished(const struct loadgen *gen) {
 const struct loadgen_report *loadgen_report(const struct loadgen *gen) {
   return &gen->report;
 }
+
+const struct scenario *loadgen_scenario(const struct loadgen *gen) {
+  return gen->scenario;
+}

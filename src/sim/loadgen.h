@@ -13,6 +13,7 @@
 
 struct evloop;
 struct loadgen;
+struct scenario;
 
 struct loadgen_settings {
   const char *url;             /* of the gateway: http://127.0.0.1:8080 */
@@ -75,5 +76,6 @@ void loadgen_destroy(struct loadgen *gen);
 void loadgen_stop(struct loadgen *gen);           /* sends no more; what is under way goes on */
 bool loadgen_finished(const struct loadgen *gen); /* nothing to send, nothing under way */
 const struct loadgen_report *loadgen_report(const struct loadgen *gen);
+const struct scenario *loadgen_scenario(const struct loadgen *gen); /* as the settings changed it */
 
 #endif
