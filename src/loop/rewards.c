@@ -27,6 +27,7 @@ struct router_settings router_settings_now(const struct loop *loop) {
 
 void rewards_take(struct loop *loop, struct command *c) {
   struct recent_answer *a = place_of(loop, c->request);
+  if (a->id != c->request) sense_outcomes(loop); /* its answer may be younger than the last tick */
   bool recent = a->id == c->request;
   int provider = recent ? a->provider : c->provider;
   if (!(c->value >= 0 && c->value <= 1)) {

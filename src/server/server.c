@@ -137,8 +137,7 @@ static char *health_text(struct server *server, int64_t now_ns, bool *ready) {
   const char *why = NULL;
   bool draining = atomic_load_explicit(&plane->draining, memory_order_relaxed);
   unsigned at_hand = providers_at_hand(plane);
-  if (server->env.store && !store_health(server->env.store, &why) && !why)
-    why = "the database is not healthy";
+  if (!server->env.store || store_health(server->env.store, &why)) why = NULL;
   if (at_hand == 0) why = "no provider can be called: all breakers are open or no instance is ready";
   if (draining) why = "the daemon is stopping";
   *ready = !draining && at_hand > 0;
