@@ -68,10 +68,10 @@ class Process:
         self.kill()
         raise AssertionError("did not start: " + "".join(self.err[-20:]))
 
-    def stop(self, limit_s=30):
-        """SIGTERM; returns the exit status."""
+    def stop(self, limit_s=30, number=signal.SIGTERM):
+        """Asks it to end; returns the exit status, None when it had to be killed."""
         if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
+            self.process.send_signal(number)
         return self._wait(limit_s)
 
     def kill(self):

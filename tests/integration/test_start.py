@@ -131,8 +131,7 @@ class Stopping(unittest.TestCase):
             daemon = Daemon()
             self.addCleanup(daemon.discard)
             self.assertEqual(daemon.chat()[0], 200)
-            daemon.process.send_signal(number)
-            self.assertEqual(daemon.stop(), 0)
+            self.assertEqual(daemon.stop(number=number), 0)
 
     def test_requests_in_flight_are_answered_before_the_end(self):
         upstream = SlowUpstream(1.0)
