@@ -113,10 +113,26 @@ char *demo_start_fleet(struct demo *demo, const char *scenario, const char *data
 }
 
 int demo_start_client(struct demo *demo, const char *url) {
-  char speed[32];
+  char speed[32], epoch[32], seed[16];
   snprintf(speed, sizeof speed, "%g", demo->speed);
-  char *argv[] = {demo->program,          "load",   "--demo",           "--url",   (char *)url, "--scenario",
-                  (char *)demo->scenario, "--data", (char *)demo->data, "--speed", speed,       NULL};
+  snprintf(epoch, sizeof epoch, "%lld", (long long)demo->epoch_ms);
+  snprintf(seed, sizeof seed, "%d", DEMO_SEED);
+  char *argv[] = {demo->program,
+                  "load",
+                  "--demo",
+                  "--url",
+                  (char *)url,
+                  "--scenario",
+                  (char *)demo->scenario,
+                  "--data",
+                  (char *)demo->data,
+                  "--speed",
+                  speed,
+                  "--epoch",
+                  epoch,
+                  "--seed",
+                  seed,
+                  NULL};
   return child_start(&demo->client, argv, 0);
 }
 
