@@ -91,8 +91,8 @@ static int wait_ms(const struct evloop *loop, int64_t wait_ns) {
   int64_t wait = next == NS_NEVER ? wait_ns : next - clock_now_ns();
   if (wait > wait_ns) wait = wait_ns;
   if (wait <= 0) return 0;
-  int64_t ms = (wait + NS_PER_MS - 1) / NS_PER_MS;
-  return ms > MAX_WAIT_MS ? MAX_WAIT_MS : (int)ms;
+  if (wait >= MAX_WAIT_MS * NS_PER_MS) return MAX_WAIT_MS;
+  return (int)((wait + NS_PER_MS - 1) / NS_PER_MS);
 }
 
 void evloop_turn(struct evloop *loop, int64_t wait_ns) {

@@ -38,14 +38,14 @@ int mailbox_post(struct mailbox *box, void *item) {
   pthread_mutex_lock(&box->lock);
   size_t before = box->count;
   if (before < box->capacity) box->items[(box->head + box->count++) % box->capacity] = item;
-  pthread_mutex_unlock(&box->lock);
-  if (before == box->capacity) return -ENOSPC;
   if (before == 0) {
+    /* Inside the lock: whoever takes the item may destroy the box next. */
     uint64_t one = 1;
     ssize_t ignored = write(box->fd, &one, sizeof one);
     (void)ignored;
   }
-  return 0;
+  pthread_mutex_unlock(&box->lock);
+  return before == box->capacity ? -ENOSPC : 0;
 }
 
 size_t mailbox_take(struct mailbox *box, void **items, size_t n) {
