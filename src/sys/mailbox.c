@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
@@ -37,15 +38,16 @@ void mailbox_destroy(struct mailbox *box) {
 int mailbox_post(struct mailbox *box, void *item) {
   pthread_mutex_lock(&box->lock);
   size_t before = box->count;
-  if (before < box->capacity) box->items[(box->head + box->count++) % box->capacity] = item;
-  if (before == 0) {
-    /* Inside the lock: whoever takes the item may destroy the box next. */
+  bool full = before == box->capacity;
+  if (!full) box->items[(box->head + box->count++) % box->capacity] = item;
+  if (!full && before == 0) {
+    /* Nothing of the box is touched after the lock: whoever takes the item may destroy the box next. */
     uint64_t one = 1;
     ssize_t ignored = write(box->fd, &one, sizeof one);
     (void)ignored;
   }
   pthread_mutex_unlock(&box->lock);
-  return before == box->capacity ? -ENOSPC : 0;
+  return full ? -ENOSPC : 0;
 }
 
 size_t mailbox_take(struct mailbox *box, void **items, size_t n) {
