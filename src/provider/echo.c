@@ -106,7 +106,7 @@ static void append_answer(struct echo_call *call) {
 }
 
 /* True while the attempt is still there. The buffer is empty after. */
-static bool send(struct echo_call *call, uint32_t tokens, int64_t now_ns) {
+static bool send_event(struct echo_call *call, uint32_t tokens, int64_t now_ns) {
   struct upstream_event event = {.bytes = call->out.bytes, .size = call->out.size, .tokens = tokens};
   if (call->out.failed)
     call->broken = true;
@@ -128,7 +128,7 @@ static bool send_chunk(struct echo_call *call, const char *word, size_t size, co
     buffer_text(&call->out, "\"role\":\"assistant\",\"content\":\"\"");
   }
   buffer_format(&call->out, "},\"finish_reason\":%s}]}\n\n", finish ? finish : "null");
-  return send(call, word ? 1 : 0, now_ns);
+  return send_event(call, word ? 1 : 0, now_ns);
 }
 
 static bool send_words(struct echo_call *call, int64_t now_ns) {
@@ -148,14 +148,14 @@ static bool send_usage(struct echo_call *call, int64_t now_ns) {
   buffer_text(&call->out, ",\"choices\":[]");
   append_usage(call);
   buffer_text(&call->out, "}\n\n");
-  return send(call, 0, now_ns);
+  return send_event(call, 0, now_ns);
 }
 
 static void send_stream(struct echo_call *call, int64_t now_ns) {
   if (!send_chunk(call, NULL, 0, NULL, now_ns) || !send_words(call, now_ns)) return;
   if (!send_chunk(call, NULL, 0, "\"stop\"", now_ns) || !send_usage(call, now_ns)) return;
   buffer_text(&call->out, OPENAI_DONE_EVENT);
-  send(call, 0, now_ns);
+  send_event(call, 0, now_ns);
 }
 
 /* ---- the seam ---- */
