@@ -1,5 +1,6 @@
-/* Rows that replace earlier ones (experiments, anomalies) are told once for each state; a judgement names the
- * change it judges, so the last ledger rows are remembered by number. */
+/* Anomaly and episode rows replace earlier ones and are told once for each state; a judgement names the
+ * change it judges, so the last ledger rows are remembered by number. Experiments are told by their notes in
+ * the ledger. */
 
 #include "cli/narrate.h"
 
@@ -16,12 +17,12 @@ enum { REMEMBERED = 256, NAME_BYTES = 160 };
 
 struct told {
   int64_t id;
-  char text[NAME_BYTES]; /* a change's name, an experiment's status, an anomaly's state */
+  char text[NAME_BYTES]; /* a change's name, an episode's end, an anomaly's state */
 };
 
 struct narrator {
   const struct store_sink *inner;
-  struct told changes[REMEMBERED], experiments[REMEMBERED], anomalies[REMEMBERED];
+  struct told changes[REMEMBERED], episodes[REMEMBERED], anomalies[REMEMBERED];
 };
 
 void narrate(const char *who, const char *format, ...) {
@@ -72,8 +73,11 @@ static void tell_ledger(const struct ledger_row *row) {
 
 static int put_ledger(void *ctx, const struct ledger_row *row) {
   struct narrator *n = ctx;
+  char end[32] = "";
+  bool episode = strcmp(row->kind, "episode") == 0;
+  if (episode) snprintf(end, sizeof end, "%lld %g", (long long)row->count, row->to);
   remember(n->changes, row->id, row->name ? row->name : "");
-  tell_ledger(row);
+  if (!episode || remember(n->episodes, row->id, end)) tell_ledger(row);
   return n->inner->ledger(n->inner->ctx, row);
 }
 
@@ -87,15 +91,8 @@ static int put_judgement(void *ctx, const struct judgement_row *row) {
 }
 
 static int put_experiment(void *ctx, const struct experiment_row *row) {
-  struct narrator *n = ctx;
-  if (remember(n->experiments, row->id, row->status)) {
-    if (strcmp(row->status, "running") == 0)
-      narrate("experiment", "%s: %s, %g against %g, is running", row->name, row->tunable, row->treatment,
-              row->control);
-    else
-      narrate("experiment", "%s: %s: %s", row->name, row->status, row->verdict ? row->verdict : "");
-  }
-  return n->inner->experiment(n->inner->ctx, row);
+  const struct store_sink *inner = ((struct narrator *)ctx)->inner;
+  return inner->experiment(inner->ctx, row);
 }
 
 static int put_anomaly(void *ctx, const struct anomaly_row *row) {
@@ -158,7 +155,7 @@ struct narrator *narrator_create(const struct store_sink *inner) {
   if (!n) return NULL;
   n->inner = inner;
   for (int i = 0; i < REMEMBERED; i++)
-    n->changes[i].id = n->experiments[i].id = n->anomalies[i].id = -1;
+    n->changes[i].id = n->episodes[i].id = n->anomalies[i].id = -1;
   return n;
 }
 

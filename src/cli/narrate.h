@@ -2,7 +2,7 @@
 #define CLI_NARRATE_H
 
 /* One readable line for each explained decision, on standard output: a sink that prints what passes and hands
- * it on. Ledger, judgement, experiment and anomaly rows come from the loop's thread only. */
+ * it on. Ledger, judgement and anomaly rows come from the loop's thread only. */
 
 #include "store/sink.h"
 

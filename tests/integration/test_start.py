@@ -25,6 +25,8 @@ class Refusals(unittest.TestCase):
         return path
 
     def refused(self, text, *options, **more):
+        if "--port" not in options:
+            options += ("--port", "0")
         status, out, err = run("run", "--config", self.config(text), "--data-dir", self.directory, *options, **more)
         self.assertEqual(status, 2, err)
         self.assertNotIn("listening", out)
