@@ -54,7 +54,7 @@ void loop_tick(struct loop *loop, int64_t now_ns, int64_t wall_ms);
 /* Stops control, learn and evolve from now on; frames go on. For frozen twins in simulation. */
 void loop_freeze(struct loop *loop);
 
-/* Writes learned state and closes episodes: before a clean stop. */
+/* Writes the last frame and learned state, closes episodes: before a clean stop. */
 void loop_flush(struct loop *loop, int64_t now_ns, int64_t wall_ms);
 
 const struct frame *loop_frame(const struct loop *loop); /* the last one; the loop's thread */

@@ -265,8 +265,13 @@ void loop_tick(struct loop *loop, int64_t now_ns, int64_t wall_ms) {
 }
 
 void loop_flush(struct loop *loop, int64_t now_ns, int64_t wall_ms) {
-  loop->now_ns = now_ns > loop->now_ns ? now_ns : loop->now_ns;
+  double dt_s = (double)(now_ns - loop->now_ns) / (double)NS_PER_S;
   loop->wall_ms = wall_ms;
+  if (dt_s > 0) { /* what has been counted since the last tick: so the frames add up to the counters */
+    loop->now_ns = now_ns;
+    sense_frame(loop, dt_s);
+    loop->sink->frame(loop->sink->ctx, &loop->frame);
+  }
   sense_outcomes(loop);
   close_quiet_episodes(loop, true);
   save_learned(loop, true);
