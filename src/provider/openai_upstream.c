@@ -30,7 +30,7 @@ struct openai_upstream {
   struct timers *timers;
   CURLU *url; /* parsed once; NULL: every local instance has its own */
   struct curl_slist *headers;
-  struct transfer *idle;
+  struct transfer *all, *idle;
   struct buffer scratch;
 };
 
@@ -84,9 +84,13 @@ static struct transfer *transfer_create(struct openai_upstream *u) {
   t->grace.fire = grace_over;
   sse_init(&t->sse, transfer_limit(t));
   t->call.easy = curl_easy_init();
-  if (t->call.easy && set_constants(u, t)) return t;
-  transfer_free(t);
-  return NULL;
+  if (!t->call.easy || !set_constants(u, t)) {
+    transfer_free(t);
+    return NULL;
+  }
+  t->next_of_all = u->all;
+  u->all = t;
+  return t;
 }
 
 static struct transfer *take_transfer(struct openai_upstream *u) {
@@ -110,7 +114,7 @@ static void recycle(struct transfer *t) {
   u->idle = t;
 }
 
-/* ---- for reply.c ---- */
+/* ---- for transfer.c ---- */
 
 void transfer_finish(struct transfer *t, struct upstream_result *result, int64_t now_ns) {
   struct attempt *attempt = t->attempt;
@@ -278,9 +282,11 @@ struct upstream *openai_upstream_create(const struct provider_settings *settings
 void openai_upstream_destroy(struct upstream *upstream) {
   if (!upstream) return;
   struct openai_upstream *u = upstream_of(upstream);
-  while (u->idle) {
-    struct transfer *t = u->idle;
-    u->idle = t->next;
+  while (u->all) { /* some may still be draining */
+    struct transfer *t = u->all;
+    u->all = t->next_of_all;
+    timer_disarm(u->timers, &t->grace);
+    wire_stop(&t->call);
     transfer_free(t);
   }
   curl_slist_free_all(u->headers);

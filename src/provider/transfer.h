@@ -2,7 +2,7 @@
 #define PROVIDER_TRANSFER_H
 
 /* One call over HTTP from its first byte to its result, inside openai_upstream: shared by its two halves, the
- * one that starts and ends calls (openai_upstream.c) and the one that reads what comes back (reply.c). */
+ * one that starts and ends calls (openai_upstream.c) and the one that reads what comes back (transfer.c). */
 
 #include "dialect/buffer.h"
 #include "dialect/openai_stream.h"
@@ -47,7 +47,7 @@ struct transfer {
       grace;      /* what is allowed to take a little longer: [DONE], the end of the connection's answer */
   unsigned sends; /* how often libcurl has sent the request: twice when a kept connection was stale */
   char detail[48];
-  struct transfer *next; /* idle ones */
+  struct transfer *next, *next_of_all; /* among the idle ones; among all of the upstream */
 };
 
 /* Callbacks for libcurl: they only store. */
