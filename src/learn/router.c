@@ -26,7 +26,7 @@
 #define SERVING_FLOOR 2.0
 #define THIN 4.0
 #define THIN_SHARE 9.0
-#define BONUS 0.5
+#define BONUS 1.0
 #define SPENDING_MEMORY 200.0
 #define SPENDING_PRIOR_WEIGHT 5.0
 #define TOKENS_IN_PRIOR 500.0

@@ -16,6 +16,7 @@
 #define TTFT_GUARD                                                                                           \
   0.5 /* mean TTFT at a provider stays below this share of the target, so that the tail is inside it */
 #define MIX_MEMORY_S 60.0
+#define REFUSALS_SEEN 0.02 /* a second; below, nothing is known about what more instances would gain */
 
 struct regulators {
   struct {
@@ -91,7 +92,7 @@ static void run_limiter(struct loop *loop, unsigned i) {
   gradient2_update(g_tpot, &tpot, &token, &by_tpot);
   double in_force = value_now(loop, key);
   if (!by_ttft.change && !by_tpot.change) return;
-  bool ttft_leads = g_ttft->limit <= g_tpot->limit;
+  bool ttft_leads = by_ttft.change && (!by_tpot.change || g_ttft->limit <= g_tpot->limit);
   double wanted = floor(fmin(g_ttft->limit, g_tpot->limit));
   double applied = regulate(loop, key, wanted, ttft_leads ? by_ttft.reason : by_tpot.reason, (int)i);
   if (applied != in_force || applied < wanted) tell_limiters(loop, i, applied);
@@ -119,7 +120,8 @@ static double gain_per_hour(struct loop *loop, unsigned provider) {
     }
   }
   double refused = loop->regulators->provider[provider].scaler.refused;
-  return isnan(here) || weight <= 0 ? NAN : fmax(0, here - elsewhere / weight) * refused * 3600;
+  bool known = !isnan(here) && weight > 0 && refused > REFUSALS_SEEN;
+  return known ? fmax(0, here - elsewhere / weight) * refused * 3600 : NAN;
 }
 
 static unsigned instances_elsewhere(const struct loop *loop, unsigned provider) {
