@@ -11,10 +11,12 @@
 #include <errno.h>
 #include <netdb.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -52,7 +54,7 @@ static bool on_turn(struct turn_hook *hook, int64_t now_ns) {
 
 static int resolve(const char *host, uint16_t port, struct sockaddr_storage *out, socklen_t *size) {
   struct addrinfo hints = {.ai_flags = AI_NUMERICHOST | AI_PASSIVE, .ai_socktype = SOCK_STREAM};
-  struct addrinfo *found;
+  struct addrinfo *found = NULL;
   char service[8];
   snprintf(service, sizeof service, "%u", port);
   if (getaddrinfo(strcmp(host, "localhost") ? host : "127.0.0.1", service, &hints, &found) != 0)
@@ -65,8 +67,8 @@ static int resolve(const char *host, uint16_t port, struct sockaddr_storage *out
 
 /* A listening socket, or -errno. */
 static int listen_on(const char *host, uint16_t port, bool reuse_port) {
-  struct sockaddr_storage address;
-  socklen_t size;
+  struct sockaddr_storage address = {0};
+  socklen_t size = 0;
   if (resolve(host, port, &address, &size) < 0) return -EINVAL;
   int fd = socket(address.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (fd < 0) return -errno;
@@ -89,7 +91,7 @@ int front_claim(const char *host, uint16_t port) {
 }
 
 static uint16_t bound_port(int fd) {
-  struct sockaddr_storage address;
+  struct sockaddr_storage address = {0};
   socklen_t size = sizeof address;
   if (getsockname(fd, (struct sockaddr *)&address, &size) < 0) return 0;
   if (address.ss_family == AF_INET6) return ntohs(((struct sockaddr_in6 *)&address)->sin6_port);
@@ -153,24 +155,55 @@ uint16_t front_port(const struct front *front) {
 }
 
 unsigned front_open(const struct front *front) {
-  return front->open;
+  unsigned n = front->open;
+  for (const struct peer *peer = front->closing ? front->peers : NULL; peer; peer = peer->next)
+    if (!peer->cut && !(peer->exchange && peer->exchange->open)) n++;
+  return n;
+}
+
+/* Closing the socket resets the connections that nobody has accepted yet. */
+static void accept_waiting(struct front *front) {
+  const union MHD_DaemonInfo *info = MHD_get_daemon_info(front->daemon, MHD_DAEMON_INFO_LISTEN_FD);
+  struct pollfd listening = {.fd = info->listen_fd, .events = POLLIN};
+  for (int i = 0; i < BACKLOG && poll(&listening, 1, 0) > 0; i++)
+    run_daemon(front);
+}
+
+static void stop_listening(struct front *front) {
+  int fd = MHD_quiesce_daemon(front->daemon);
+  if (fd >= 0) close(fd);
+}
+
+/* A kept connection on which nothing has come is closed; any other gets a last moment to say what it came
+ * for. */
+static void dismiss(struct peer *peer) {
+  int waiting = 0;
+  ioctl(peer->watch.fd, FIONREAD, &waiting);
+  if (peer->phase == PEER_IDLE && waiting == 0)
+    peer_cut(peer);
+  else
+    peer_enter(peer, PEER_HEADERS);
 }
 
 void front_stop_accepting(struct front *front) {
   if (front->closing) return;
   front->closing = true;
-  int fd = MHD_quiesce_daemon(front->daemon);
-  if (fd >= 0) close(fd);
+  accept_waiting(front);
+  stop_listening(front);
   for (struct peer *peer = front->peers; peer; peer = peer->next)
-    if (!peer->exchange) peer_cut(peer);
+    if (!peer->exchange) dismiss(peer);
   front->resumed = true;
 }
 
 void front_destroy(struct front *front) {
   if (!front) return;
-  front_stop_accepting(front);
+  if (!front->closing) stop_listening(front);
+  front->closing = true;
   for (struct peer *peer = front->peers; peer; peer = peer->next)
-    if (peer->exchange) exchange_drop(peer->exchange);
+    if (peer->exchange)
+      exchange_drop(peer->exchange);
+    else
+      peer_cut(peer);
   run_daemon(front); /* the library aborts the process when a connection is still suspended */
   evloop_watch(front->loop, &front->watch, 0);
   MHD_stop_daemon(front->daemon);

@@ -15,6 +15,8 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
+#define LAST_MOMENT_NS NS_PER_S /* for headers, once the front is closing */
+
 static uint64_t acknowledged(int fd) {
   struct tcp_info info = {0};
   socklen_t size = sizeof info;
@@ -34,7 +36,8 @@ static int64_t phase_limit_ns(const struct peer *peer) {
   case PEER_IDLE:
     return s->idle_timeout_ns;
   case PEER_HEADERS:
-    return s->header_timeout_ns;
+    return peer->front->closing && s->header_timeout_ns > LAST_MOMENT_NS ? LAST_MOMENT_NS
+                                                                         : s->header_timeout_ns;
   case PEER_BODY:
     return s->body_timeout_ns;
   case PEER_SENDING:

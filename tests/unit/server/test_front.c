@@ -542,6 +542,26 @@ static void stop_closes_the_port_and_idle_connections_and_lets_answers_finish(vo
   close(busy);
 }
 
+static void requests_under_way_at_a_stop_are_still_answered(void **state) {
+  struct world *w = *state;
+  char answer[1024];
+  int fresh = dial(w), half = dial(w);
+  say(half, "POST /h HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nab");
+  usleep(50000);
+  assert_int_equal(w->open, 0);
+  w->stop_accepting = true;
+  assert_true(wait_for(&w->open, 2, 1000));
+  say(half, "cd");
+  assert_int_equal(hear_until(half, answer, sizeof answer, NULL), 0);
+  assert_non_null(strstr(answer, "POST /h 4"));
+  say(fresh, "GET /f HTTP/1.1\r\nHost: x\r\n\r\n");
+  assert_int_equal(hear_until(fresh, answer, sizeof answer, NULL), 0);
+  assert_non_null(strstr(answer, "GET /f"));
+  assert_true(wait_for(&w->open, 0, 1000));
+  close(fresh);
+  close(half);
+}
+
 static void destroying_with_requests_in_flight_is_clean(void **state) {
   struct world *w = *state;
   int fds[10];
@@ -600,6 +620,7 @@ int main(void) {
       CASE(a_reader_that_stops_is_cut_and_its_owner_told),
       CASE(headers_of_eight_thousand_bytes_pass_and_larger_ones_get_431),
       CASE(stop_closes_the_port_and_idle_connections_and_lets_answers_finish),
+      CASE(requests_under_way_at_a_stop_are_still_answered),
       CASE(destroying_with_requests_in_flight_is_clean),
       CASE(a_busy_port_is_told_and_two_fronts_share_one_on_demand),
   };
