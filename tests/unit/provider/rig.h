@@ -44,7 +44,7 @@ static inline struct call *call_of(struct attempt *attempt) {
   return (struct call *)attempt->request;
 }
 
-static void call_cancel(struct call *call) {
+static inline void call_cancel(struct call *call) {
   struct upstream *upstream = call->rig->upstreams[0];
   upstream->ops->cancel(upstream, &call->request.attempt);
 }
@@ -71,7 +71,7 @@ void attempt_done(struct attempt *attempt, struct upstream_result *result, int64
   result->body = NULL;
 }
 
-static struct rig *rig_create(const struct provider_settings *settings) {
+static inline struct rig *rig_create(const struct provider_settings *settings) {
   struct rig *rig = calloc(1, sizeof *rig);
   char error[256];
   rig->settings = *settings;
@@ -81,13 +81,13 @@ static struct rig *rig_create(const struct provider_settings *settings) {
   return rig;
 }
 
-static void rig_destroy(struct rig *rig) {
+static inline void rig_destroy(struct rig *rig) {
   providers_detach(rig->providers);
   evloop_destroy(rig->loop);
   free(rig);
 }
 
-static void call_init(struct call *call, struct rig *rig, const char *body, bool stream) {
+static inline void call_init(struct call *call, struct rig *rig, const char *body, bool stream) {
   memset(call, 0, sizeof *call);
   call->rig = rig;
   call->request.spec.body = (char *)body;
@@ -101,33 +101,33 @@ static void call_init(struct call *call, struct rig *rig, const char *body, bool
   strcpy(call->request.id_text, "chatcmpl-00000000000000ff");
 }
 
-static int call_start(struct call *call) {
+static inline int call_start(struct call *call) {
   struct upstream *upstream = call->rig->upstreams[0];
   call->request.attempt = (struct attempt){.request = &call->request, .started_ns = clock_now_ns()};
   return upstream->ops->start(upstream, &call->request.attempt, evloop_now_ns(call->rig->loop));
 }
 
 /* Turns the loop until the call has ended; false when it has not after that time. */
-static bool call_wait(struct call *call, int timeout_ms) {
+static inline bool call_wait(struct call *call, int timeout_ms) {
   int64_t until_ns = clock_now_ns() + timeout_ms * NS_PER_MS;
   while (!call->ends && clock_now_ns() < until_ns)
     evloop_turn(call->rig->loop, 20 * NS_PER_MS);
   return call->ends == 1;
 }
 
-static void rig_turn(struct rig *rig, int ms) {
+static inline void rig_turn(struct rig *rig, int ms) {
   int64_t until_ns = clock_now_ns() + ms * NS_PER_MS;
   while (clock_now_ns() < until_ns)
     evloop_turn(rig->loop, 5 * NS_PER_MS);
 }
 
-static void call_free(struct call *call) {
+static inline void call_free(struct call *call) {
   free(call->result.body);
   call->result.body = NULL;
 }
 
 /* One call from start to end. */
-static void call_run(struct call *call, struct rig *rig, bool stream) {
+static inline void call_run(struct call *call, struct rig *rig, bool stream) {
   call_init(call, rig, BODY, stream);
   assert_int_equal(call_start(call), 0);
   assert_true(call_wait(call, 5000));

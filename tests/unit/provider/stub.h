@@ -42,7 +42,7 @@ struct stub_connection {
   int fd, number;
 };
 
-static void stub_send(int fd, const char *bytes, size_t size) {
+static inline void stub_send(int fd, const char *bytes, size_t size) {
   for (size_t at = 0; at < size;) {
     ssize_t n = send(fd, bytes + at, size - at, MSG_NOSIGNAL);
     if (n <= 0) return;
@@ -50,11 +50,11 @@ static void stub_send(int fd, const char *bytes, size_t size) {
   }
 }
 
-static void stub_text(int fd, const char *text) {
+static inline void stub_text(int fd, const char *text) {
   stub_send(fd, text, strlen(text));
 }
 
-__attribute__((unused)) static void stub_answer(int fd, const char *head, const char *body) {
+static inline void stub_answer(int fd, const char *head, const char *body) {
   char text[8192];
   int size =
       snprintf(text, sizeof text, "HTTP/1.1 %s\r\nContent-Length: %zu\r\n\r\n%s", head, strlen(body), body);
@@ -62,19 +62,19 @@ __attribute__((unused)) static void stub_answer(int fd, const char *head, const 
 }
 
 /* The next close sends RST in place of FIN. */
-__attribute__((unused)) static void stub_reset(int fd) {
+static inline void stub_reset(int fd) {
   struct linger now = {.l_onoff = 1, .l_linger = 0};
   setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
 }
 
 /* Waits until the peer closes; false when it has not after that time. */
-__attribute__((unused)) static bool stub_wait_closed(int fd, int timeout_ms) {
+static inline bool stub_wait_closed(int fd, int timeout_ms) {
   struct pollfd p = {.fd = fd, .events = POLLIN | POLLRDHUP};
   char byte;
   return poll(&p, 1, timeout_ms) > 0 && recv(fd, &byte, 1, MSG_DONTWAIT) <= 0;
 }
 
-static bool stub_whole(const char *text, size_t size) {
+static inline bool stub_whole(const char *text, size_t size) {
   const char *end = memmem(text, size, "\r\n\r\n", 4);
   if (!end) return false;
   const char *length = memmem(text, (size_t)(end - text), "Content-Length: ", 16);
@@ -82,7 +82,7 @@ static bool stub_whole(const char *text, size_t size) {
   return size >= (size_t)(end - text) + 4 + body;
 }
 
-static bool stub_read(struct stub_connection *c, char *text) {
+static inline bool stub_read(struct stub_connection *c, char *text) {
   size_t size = 0;
   while (size < STUB_REQUEST - 1) {
     ssize_t n = recv(c->fd, text + size, STUB_REQUEST - 1 - size, 0);
@@ -94,7 +94,7 @@ static bool stub_read(struct stub_connection *c, char *text) {
   return false;
 }
 
-static void *stub_connection_run(void *ctx) {
+static inline void *stub_connection_run(void *ctx) {
   struct stub_connection *c = ctx;
   struct stub *stub = c->stub;
   char *text = malloc(STUB_REQUEST);
@@ -115,7 +115,7 @@ static void *stub_connection_run(void *ctx) {
   return NULL;
 }
 
-static void *stub_accept_run(void *ctx) {
+static inline void *stub_accept_run(void *ctx) {
   struct stub *stub = ctx;
   for (;;) {
     int fd = accept(stub->fd, NULL, NULL), yes = 1;
@@ -128,7 +128,7 @@ static void *stub_accept_run(void *ctx) {
   }
 }
 
-__attribute__((unused)) static struct stub *stub_create(stub_script *script) {
+static inline struct stub *stub_create(stub_script *script) {
   struct stub *stub = calloc(1, sizeof *stub);
   struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
   socklen_t size = sizeof address;
@@ -143,7 +143,7 @@ __attribute__((unused)) static struct stub *stub_create(stub_script *script) {
 }
 
 /* Every client connection must be closed by then. */
-__attribute__((unused)) static void stub_destroy(struct stub *stub) {
+static inline void stub_destroy(struct stub *stub) {
   shutdown(stub->fd, SHUT_RDWR);
   pthread_join(stub->acceptor, NULL);
   close(stub->fd);
