@@ -37,6 +37,7 @@ int child_start(struct child *child, char *const argv[], int capture) {
     return -error;
   }
   if (pid == 0) become(argv, parent, ends[1]);
+  setpgid(pid, pid); /* here as well: whoever comes first */
   if (capture) close(ends[1]);
   *child = (struct child){pid, ends[0]};
   return 0;
@@ -68,11 +69,12 @@ int child_ended(struct child *child) {
 
 void child_stop(struct child *child, int grace_ms) {
   if (child->pid == 0) return;
-  kill(child->pid, SIGTERM);
+  pid_t group = child->pid; /* with whatever it started itself */
+  kill(-group, SIGTERM);
   int64_t until_ns = clock_now_ns() + grace_ms * NS_PER_MS;
   while (!child_ended(child)) {
     if (clock_now_ns() >= until_ns) {
-      kill(child->pid, SIGKILL);
+      kill(-group, SIGKILL);
       waitpid(child->pid, NULL, 0);
       child->pid = 0;
       break;

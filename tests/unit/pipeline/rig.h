@@ -263,13 +263,13 @@ static uint64_t rig_count(const struct rig *rig, enum counter_id id, unsigned la
   return atomic_load(&rig->telemetry->counters.value[id][label]);
 }
 
-static void rig_set(struct rig *rig, enum tunable_id id, double value) {
+static inline void rig_set(struct rig *rig, enum tunable_id id, double value) {
   for (uint16_t p = 0; p < MAX_PROVIDERS; p++)
     tunable_set(&rig->plane->tunables, (struct tunable_key){(uint16_t)id, p}, value);
 }
 
 /* Every request past admission ended one way, and the three counters add up. */
-static void rig_assert_conserved(const struct rig *rig) {
+static inline void rig_assert_conserved(const struct rig *rig) {
   uint64_t admitted = 0;
   for (int p = 0; p < PRIORITIES; p++)
     admitted += rig_count(rig, COUNTER_requests_admitted, p);

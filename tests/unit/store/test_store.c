@@ -177,6 +177,7 @@ static void telemetry_beyond_its_bound_is_dropped_and_counted_but_decisions_are_
   struct fixture *f = *state;
   sqlite3 *db;
   assert_int_equal(sqlite3_open(f->path, &db), SQLITE_OK);
+  sqlite3_busy_timeout(db, 5000);
   assert_int_equal(sqlite3_exec(db, "BEGIN IMMEDIATE", NULL, NULL, NULL),
                    SQLITE_OK); /* the writer waits now */
   enum { COUNT = 4096 };
