@@ -159,7 +159,7 @@ static void count(struct server *server, enum counter_id id) {
 
 static void refuse(struct server *server, struct exchange *exchange, int status, const char *code,
                    const char *param, const char *message) {
-  struct refusal_text refusal = {status, "invalid_request_error", code, param, message, -1};
+  struct refusal_text refusal = {status, -1, "invalid_request_error", code, param, message};
   count(server, COUNTER_requests_refused);
   reply_error(server, exchange, &refusal, NULL, 0);
 }
@@ -213,8 +213,8 @@ static bool parse(struct server *server, struct exchange *exchange, enum request
   int status = form == FORM_CHAT ? openai_parse_chat(body, size, depth, parsed, &error)
                                  : openai_parse_prompt(body, size, depth, parsed, &error);
   if (status == 0) return true;
-  struct refusal_text refusal = {
-      400, error.type ? error.type : "invalid_request_error", error.code, error.param, error.message, -1};
+  struct refusal_text refusal = {400,        -1,          error.type ? error.type : "invalid_request_error",
+                                 error.code, error.param, error.message};
   count(server, COUNTER_requests_refused);
   reply_error(server, exchange, &refusal, NULL, 0);
   return false;
@@ -255,20 +255,18 @@ static bool read_spec(struct server *server, struct exchange *exchange, struct r
 
 static void turn_away(struct server *server, struct exchange *exchange, enum refusal why, int retry_after_s) {
   static const struct refusal_text texts[] = {
-      [REFUSED_RATE] = {429, "rate_limit_error", "rate_limit_exceeded", NULL,
-                        "The daemon's rate limit is reached. Try again after the time in Retry-After.", 0},
+      [REFUSED_RATE] = {429, 0, "rate_limit_error", "rate_limit_exceeded", NULL,
+                        "The daemon's rate limit is reached. Try again after the time in Retry-After."},
       [REFUSED_MEMORY] =
-          {503, "overloaded_error", "memory_limit", NULL,
+          {503, 0, "overloaded_error", "memory_limit", NULL,
            "The daemon holds as many bytes as it may (server.memory_mib). Try again after the time in "
-           "Retry-After.",
-           0},
+           "Retry-After."},
       [REFUSED_OVERLOAD] =
-          {503, "overloaded_error", "overloaded", NULL,
+          {503, 0, "overloaded_error", "overloaded", NULL,
            "Too many requests wait already. Try again after the time in Retry-After, or send a higher "
-           "X-Priority.",
-           0},
-      [REFUSED_DRAINING] = {503, "overloaded_error", "shutting_down", NULL,
-                            "The daemon is stopping. Try again after the time in Retry-After.", 0},
+           "X-Priority."},
+      [REFUSED_DRAINING] = {503, 0, "overloaded_error", "shutting_down", NULL,
+                            "The daemon is stopping. Try again after the time in Retry-After."},
   };
   struct refusal_text text = texts[why == ADMITTED ? REFUSED_MEMORY : why];
   text.retry_after_s = retry_after_s;

@@ -17,11 +17,11 @@ struct call *call_create(struct server *server, struct exchange *exchange) {
   if (!call) {
     struct refusal_text text = {
         503,
+        1,
         "overloaded_error",
         "overloaded",
         NULL,
-        "Too many admin requests are under way. Try again after the time in Retry-After.",
-        1};
+        "Too many admin requests are under way. Try again after the time in Retry-After."};
     reply_error(server, exchange, &text, NULL, 0);
     return NULL;
   }

@@ -25,9 +25,8 @@ bool server_authorise(struct server *server, struct exchange *exchange, uint64_t
 /* reply.c: errors in the one shape that all endpoints use. code, param may be NULL. retry_after_s -1: none.
  */
 struct refusal_text {
-  int status;
+  int status, retry_after_s;
   const char *type, *code, *param, *message;
-  int retry_after_s;
 };
 
 void reply_error(struct server *server, struct exchange *exchange, const struct refusal_text *refusal,

@@ -48,7 +48,7 @@ void reply_error(struct server *server, struct exchange *exchange, const struct 
 
 void reply_simple(struct server *server, struct exchange *exchange, int status, const char *type,
                   const char *code, const char *message) {
-  struct refusal_text refusal = {status, type, code, NULL, message, -1};
+  struct refusal_text refusal = {status, -1, type, code, NULL, message};
   reply_error(server, exchange, &refusal, NULL, 0);
 }
 
@@ -67,7 +67,7 @@ void reply_json(struct server *server, struct exchange *exchange, int status, ch
 void reply_method(struct server *server, struct exchange *exchange, const char *allowed) {
   char message[160];
   snprintf(message, sizeof message, "This path does not take that method. Allowed: %s.", allowed);
-  struct refusal_text refusal = {405, "invalid_request_error", "method_not_allowed", NULL, message, -1};
+  struct refusal_text refusal = {405, -1, "invalid_request_error", "method_not_allowed", NULL, message};
   struct front_header header = {"Allow", allowed};
   reply_error(server, exchange, &refusal, &header, 1);
 }

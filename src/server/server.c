@@ -109,12 +109,12 @@ bool server_authorise(struct server *server, struct exchange *exchange, uint64_t
   }
   struct refusal_text refusal = {
       401,
+      -1,
       "authentication_error",
       "invalid_api_key",
       NULL,
       "The key is missing or unknown. Send Authorization: Bearer KEY with one of the "
-      "keys in server.keys.",
-      -1};
+      "keys in server.keys."};
   struct front_header header = {"WWW-Authenticate", "Bearer"};
   reply_error(server, exchange, &refusal, &header, 1);
   return false;
