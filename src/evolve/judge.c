@@ -23,7 +23,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define ALPHA 0.003
+#define ALPHA 0.01
 #define TUNED_BLOCKS 12.0
 #define PRACTICAL 0.02
 #define MAX_INFLATION 4.0

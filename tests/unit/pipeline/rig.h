@@ -69,9 +69,9 @@ struct rig {
   int64_t now_ns;
 };
 
-static void fake_play(struct timer *timer, int64_t now_ns);
+static inline void fake_play(struct timer *timer, int64_t now_ns);
 
-static int fake_start(struct upstream *upstream, struct attempt *attempt, int64_t now_ns) {
+static inline int fake_start(struct upstream *upstream, struct attempt *attempt, int64_t now_ns) {
   struct fake *f = (struct fake *)upstream;
   struct fake_call *call = calloc(1, sizeof *call);
   unsigned n = f->started < f->script_count ? f->started : f->script_count - 1;
@@ -87,7 +87,7 @@ static int fake_start(struct upstream *upstream, struct attempt *attempt, int64_
   return 0;
 }
 
-static void fake_cancel(struct upstream *upstream, struct attempt *attempt) {
+static inline void fake_cancel(struct upstream *upstream, struct attempt *attempt) {
   struct fake *f = (struct fake *)upstream;
   struct fake_call *call = attempt->transport;
   timer_disarm(f->rig->timers, &call->timer);
@@ -98,8 +98,8 @@ static void fake_cancel(struct upstream *upstream, struct attempt *attempt) {
 
 static const struct upstream_ops fake_ops = {fake_start, fake_cancel};
 
-static void fake_finish(struct fake_call *call, enum upstream_error error, int status, const char *body,
-                        int64_t now_ns) {
+static inline void fake_finish(struct fake_call *call, enum upstream_error error, int status,
+                               const char *body, int64_t now_ns) {
   struct upstream_result result = {.error = error,
                                    .status = status,
                                    .retry_after_ns = call->act.retry_after_ns,
@@ -117,7 +117,7 @@ static void fake_finish(struct fake_call *call, enum upstream_error error, int s
   attempt_done(attempt, &result, now_ns);
 }
 
-static void fake_play(struct timer *timer, int64_t now_ns) {
+static inline void fake_play(struct timer *timer, int64_t now_ns) {
   struct fake_call *call = (struct fake_call *)timer;
   const struct act *a = &call->act;
   if (a->what == ANSWER) {
@@ -135,14 +135,14 @@ static void fake_play(struct timer *timer, int64_t now_ns) {
   }
 }
 
-static void client_begin(void *ctx, const struct request *request, const struct answer *answer) {
+static inline void client_begin(void *ctx, const struct request *request, const struct answer *answer) {
   struct client *c = ctx;
   (void)request;
   (void)answer;
   c->begun++;
 }
 
-static size_t client_event(void *ctx, const char *bytes, size_t size) {
+static inline size_t client_event(void *ctx, const char *bytes, size_t size) {
   struct client *c = ctx;
   (void)bytes;
   (void)size;
@@ -150,7 +150,7 @@ static size_t client_event(void *ctx, const char *bytes, size_t size) {
   return c->backlog;
 }
 
-static void client_finish(void *ctx, const struct request *request, const struct answer *answer) {
+static inline void client_finish(void *ctx, const struct request *request, const struct answer *answer) {
   struct client *c = ctx;
   (void)request;
   c->finished++;
@@ -164,7 +164,7 @@ static void client_finish(void *ctx, const struct request *request, const struct
 
 static const struct client_ops client_ops = {client_begin, client_event, client_finish};
 
-static int keep_letter(void *ctx, const struct dead_letter *letter) {
+static inline int keep_letter(void *ctx, const struct dead_letter *letter) {
   struct rig *rig = ctx;
   rig->letters++;
   snprintf(rig->letter_reason, sizeof rig->letter_reason, "%s", letter->reason);
@@ -173,8 +173,8 @@ static int keep_letter(void *ctx, const struct dead_letter *letter) {
 }
 
 /* Two providers p0 and p1 behind the route "auto" (p0 first, p1 a fallback when `fallback`, else a peer). */
-static void rig_open(struct rig *rig, bool fallback, const struct act *first, unsigned n0,
-                     const struct act *second, unsigned n1) {
+static inline void rig_open(struct rig *rig, bool fallback, const struct act *first, unsigned n0,
+                            const struct act *second, unsigned n1) {
   static const struct provider_spec providers[2] = {{.name = "p0", .model = "m0", .price = {1, 1, 2}},
                                                     {.name = "p1", .model = "m1", .price = {1, 1, 2}}};
   struct route_spec route = {.name = "auto",
@@ -206,7 +206,7 @@ static void rig_open(struct rig *rig, bool fallback, const struct act *first, un
   rig->pipeline = pipeline_create(&env, rig->now_ns);
 }
 
-static void rig_close(struct rig *rig) {
+static inline void rig_close(struct rig *rig) {
   assert_int_equal(pipeline_load(rig->pipeline), 0);
   assert_int_equal(atomic_load(&rig->plane->bytes_in_flight), 0);
   assert_int_equal(atomic_load(&rig->plane->requests_in_flight), 0);
@@ -218,7 +218,7 @@ static void rig_close(struct rig *rig) {
   timers_destroy(rig->timers);
 }
 
-static void rig_until(struct rig *rig, int64_t ns) {
+static inline void rig_until(struct rig *rig, int64_t ns) {
   int64_t end = rig->now_ns + ns;
   while (pipeline_run(rig->pipeline, rig->now_ns))
     continue;
@@ -238,7 +238,7 @@ struct ask {
   const char *body;
 };
 
-static struct request *rig_ask(struct rig *rig, unsigned client, struct ask ask) {
+static inline struct request *rig_ask(struct rig *rig, unsigned client, struct ask ask) {
   char *body = strdup(ask.body ? ask.body : "{}");
   rig->clients[client].rig = rig;
   struct request_spec spec = {.priority = ask.priority,
@@ -259,7 +259,7 @@ static struct request *rig_ask(struct rig *rig, unsigned client, struct ask ask)
   return r;
 }
 
-static uint64_t rig_count(const struct rig *rig, enum counter_id id, unsigned label) {
+static inline uint64_t rig_count(const struct rig *rig, enum counter_id id, unsigned label) {
   return atomic_load(&rig->telemetry->counters.value[id][label]);
 }
 

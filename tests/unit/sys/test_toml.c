@@ -51,9 +51,7 @@ static void errors_name_file_line_and_column(void **state) {
 
 static void a_byte_order_mark_crlf_and_an_empty_text_are_accepted(void **state) {
   (void)state;
-  static const char *const good[] = {("\xEF\xBB\xBF"
-                                      "a = 1\n"),
-                                     "a = 1\r\nb = 2\r\n", ""};
+  static const char *const good[] = {"\xEF\xBB\xBF[t]\n", "a = 1\r\nb = 2\r\n", ""};
   for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
     char error[256];
     struct toml_doc *doc = parse(good[i], error);
