@@ -108,6 +108,13 @@ static int past_deadline(void *deadline_ns) {
   return clock_now_ns() > *(int64_t *)deadline_ns;
 }
 
+/* The verdict may begin with a line that only names the database. */
+static void say_first_finding(const char *verdict, char *error, size_t error_size) {
+  const char *line = verdict ? verdict : "quick_check failed", *next = strchr(line, '\n');
+  if (strncmp(line, "***", 3) == 0 && next) line = next + 1;
+  snprintf(error, error_size, "%.*s", (int)strcspn(line, "\n"), line);
+}
+
 /* SQLITE_OK; SQLITE_CORRUPT with what is wrong; or another code. */
 static int check(sqlite3 *db, char *error, size_t error_size) {
   int64_t deadline_ns = clock_now_ns() + CHECK_NS;
@@ -117,7 +124,7 @@ static int check(sqlite3 *db, char *error, size_t error_size) {
   if (rc == SQLITE_OK && (rc = sqlite3_step(s)) == SQLITE_ROW) {
     const char *verdict = (const char *)sqlite3_column_text(s, 0);
     rc = verdict && strcmp(verdict, "ok") == 0 ? SQLITE_OK : SQLITE_CORRUPT;
-    if (rc != SQLITE_OK) snprintf(error, error_size, "%s", verdict ? verdict : "quick_check failed");
+    if (rc != SQLITE_OK) say_first_finding(verdict, error, error_size);
   } else {
     snprintf(error, error_size, "%s", sqlite3_errmsg(db));
   }

@@ -89,7 +89,7 @@ static inline int fixture_teardown(void **state) {
 static inline double fixture_number(const char *path, const char *sql) {
   sqlite3 *db = NULL;
   sqlite3_stmt *s = NULL;
-  assert_int_equal(sqlite3_open_v2(path, &db, SQLITE_OPEN_READWRITE, NULL), SQLITE_OK);
+  assert_int_equal(sqlite3_open_v2(path, &db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, NULL), SQLITE_OK);
   sqlite3_busy_timeout(db, 5000);
   if (sqlite3_prepare_v2(db, sql, -1, &s, NULL) != SQLITE_OK) fail_msg("%s: %s", sql, sqlite3_errmsg(db));
   int rc = sqlite3_step(s);
