@@ -4,7 +4,9 @@
  * Leaving: the socket is also in our own epoll set, once for its whole life, for EPOLLRDHUP and
  * edge-triggered, so that data wakes nobody. Time: one lazy timer a connection. A phase only moves
  * deadline_ns; the timer fires at the earliest deadline that it was armed for and moves on. While an answer
- * is sent, progress is what the client's TCP has acknowledged. */
+ * is sent, progress is what the client's TCP has acknowledged. Where the end of a connection comes together
+ * with the last bytes, the library reads those and takes no second look; so a peer that hung up before its
+ * request was whole gets a moment, in which what has come is read, and is cut. */
 
 #include "server/exchange.h"
 #include "sys/clock.h"
@@ -15,7 +17,7 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
-#define LAST_MOMENT_NS NS_PER_S /* for headers, once the front is closing */
+#define LAST_MOMENT_NS NS_PER_S /* for a request that must be here already, or come now */
 
 static uint64_t acknowledged(int fd) {
   struct tcp_info info = {0};
@@ -32,20 +34,24 @@ void peer_cut(struct peer *peer) {
 
 static int64_t phase_limit_ns(const struct peer *peer) {
   const struct front_settings *s = &peer->front->settings;
+  int64_t limit = 0;
   switch (peer->phase) {
   case PEER_IDLE:
-    return s->idle_timeout_ns;
+    limit = s->idle_timeout_ns;
+    break;
   case PEER_HEADERS:
-    return peer->front->closing && s->header_timeout_ns > LAST_MOMENT_NS ? LAST_MOMENT_NS
-                                                                         : s->header_timeout_ns;
+    limit = s->header_timeout_ns;
+    break;
   case PEER_BODY:
-    return s->body_timeout_ns;
+    limit = s->body_timeout_ns;
+    break;
   case PEER_SENDING:
     return s->write_timeout_ns;
   case PEER_WAITING:
-    break;
+    return 0;
   }
-  return 0;
+  bool last = peer->hung_up || (peer->front->closing && peer->phase == PEER_HEADERS);
+  return last && limit > LAST_MOMENT_NS ? LAST_MOMENT_NS : limit;
 }
 
 void peer_enter(struct peer *peer, enum peer_phase phase) {
@@ -86,7 +92,10 @@ static void on_hang_up(struct watch *watch, uint32_t events, int64_t now_ns) {
   struct peer *peer = (struct peer *)((char *)watch - offsetof(struct peer, watch));
   if (peer->cut) return;
   peer->hung_up = true;
-  if (peer->exchange) exchange_client_left(peer->exchange, now_ns);
+  if (peer->exchange && peer->exchange->owned)
+    exchange_client_left(peer->exchange, now_ns);
+  else if (peer->phase <= PEER_BODY)
+    peer_enter(peer, peer->phase);
 }
 
 void peer_recheck(struct peer *peer) {

@@ -148,7 +148,7 @@ def chat(text, stream=False, **more):
 
 def leave_at(rng):
     """Some point at which a client breaks off."""
-    return rng.choice([("sending", rng.random()), ("waiting", rng.random() * 0.3), ("reading", rng.random())])
+    return rng.choice([("sending", rng.random()), ("waiting", rng.random() * 0.05), ("reading", rng.random())])
 
 
 async def open_loop(rate, seconds, start, rng, stop=None):
