@@ -85,11 +85,11 @@ static char *put(void *row, size_t at, char *end, const char *from, size_t size)
 struct record *record_make(enum record_kind kind, const void *row) {
   const struct layout *layout = &layouts[kind];
   const struct dead_letter_row *letter = kind == RECORD_DEAD_LETTER ? row : NULL;
-  size_t lengths[STRINGS] = {0}, size = layout->size;
+  const char *texts[STRINGS] = {NULL};
+  size_t size = layout->size;
   for (unsigned i = 0; i < layout->strings; i++) {
-    const char *text = string_at(row, layout->at[i]);
-    lengths[i] = text ? strlen(text) + 1 : 0;
-    size += lengths[i];
+    texts[i] = string_at(row, layout->at[i]);
+    size += texts[i] ? strlen(texts[i]) + 1 : 0;
   }
   if (letter && letter->body) size += letter->body_size;
   struct record *r = allocate(kind, size, 1);
@@ -97,7 +97,7 @@ struct record *record_make(enum record_kind kind, const void *row) {
   memcpy(r->body, row, layout->size);
   char *end = r->body + layout->size;
   for (unsigned i = 0; i < layout->strings; i++)
-    if (lengths[i]) end = put(r->body, layout->at[i], end, string_at(row, layout->at[i]), lengths[i]);
+    if (texts[i]) end = put(r->body, layout->at[i], end, texts[i], strlen(texts[i]) + 1);
   if (letter && letter->body) put(r->body, AT(dead_letter_row, body), end, letter->body, letter->body_size);
   return r;
 }

@@ -84,19 +84,15 @@ static void a_lock_of_three_seconds_loses_nothing_and_stops_nobody(void **state)
 
 static void a_lock_that_stays_fails_the_commit_in_time_and_is_named(void **state) {
   struct fixture *f = *state;
-  sqlite3 *db;
+  sqlite3 *db = fixture_lock(f->path);
   const char *why = NULL;
-  assert_int_equal(sqlite3_open(f->path, &db), SQLITE_OK);
-  sqlite3_busy_timeout(db, 2000);
-  assert_int_equal(sqlite3_exec(db, "BEGIN IMMEDIATE", NULL, NULL, NULL), SQLITE_OK);
   put_rows(f, 1, 10);
   int64_t start_ns = clock_now_ns();
   assert_int_equal(f->sink.commit(f->sink.ctx), -EBUSY);
   assert_true(clock_now_ns() - start_ns < 11 * NS_PER_S);
   assert_false(store_health(f->store, &why));
   assert_string_equal(why, "database is locked");
-  sqlite3_exec(db, "ROLLBACK", NULL, NULL, NULL);
-  sqlite3_close(db);
+  fixture_unlock(db);
   assert_int_equal(f->sink.commit(f->sink.ctx), 0);
   assert_true(store_health(f->store, &why));
   assert_true(rows_in(f, "ledger") == 10);

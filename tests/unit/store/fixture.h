@@ -101,6 +101,20 @@ static inline double fixture_number(const char *path, const char *sql) {
   return number;
 }
 
+/* Holds the write lock until fixture_unlock: the writer waits. */
+static inline sqlite3 *fixture_lock(const char *path) {
+  sqlite3 *db = NULL;
+  assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+  sqlite3_busy_timeout(db, 5000);
+  assert_int_equal(sqlite3_exec(db, "BEGIN IMMEDIATE", NULL, NULL, NULL), SQLITE_OK);
+  return db;
+}
+
+static inline void fixture_unlock(sqlite3 *db) {
+  assert_int_equal(sqlite3_exec(db, "ROLLBACK", NULL, NULL, NULL), SQLITE_OK);
+  sqlite3_close(db);
+}
+
 static inline struct ledger_row fixture_change(int64_t id, const char *name, double from, double to) {
   return (struct ledger_row){.id = id,
                              .wall_ms = 1760000000000 + id * 1000,

@@ -175,11 +175,7 @@ static void dead_letters_can_be_off(void **state) {
 
 static void telemetry_beyond_its_bound_is_dropped_and_counted_but_decisions_are_kept(void **state) {
   struct fixture *f = *state;
-  sqlite3 *db;
-  assert_int_equal(sqlite3_open(f->path, &db), SQLITE_OK);
-  sqlite3_busy_timeout(db, 5000);
-  assert_int_equal(sqlite3_exec(db, "BEGIN IMMEDIATE", NULL, NULL, NULL),
-                   SQLITE_OK); /* the writer waits now */
+  sqlite3 *db = fixture_lock(f->path); /* the writer waits now */
   enum { COUNT = 4096 };
   struct outcome *outcomes = calloc(COUNT, sizeof *outcomes);
   uint64_t put = 0, id = 1;
@@ -196,8 +192,7 @@ static void telemetry_beyond_its_bound_is_dropped_and_counted_but_decisions_are_
   assert_true(dropped > 0 && dropped <= COUNT);
   struct ledger_row row = fixture_change(1, "retry_attempts", 3, 4);
   assert_int_equal(f->sink.ledger(f->sink.ctx, &row), 0);
-  assert_int_equal(sqlite3_exec(db, "ROLLBACK", NULL, NULL, NULL), SQLITE_OK);
-  sqlite3_close(db);
+  fixture_unlock(db);
   for (int tries = 0; tries < 6 && (status = f->sink.commit(f->sink.ctx)) == -ETIMEDOUT; tries++)
     continue; /* a slow machine needs longer for so many rows */
   assert_int_equal(status, 0);
@@ -207,9 +202,7 @@ static void telemetry_beyond_its_bound_is_dropped_and_counted_but_decisions_are_
 
 static void durable_rows_are_refused_only_past_their_bound(void **state) {
   struct fixture *f = *state;
-  sqlite3 *db;
-  assert_int_equal(sqlite3_open(f->path, &db), SQLITE_OK);
-  assert_int_equal(sqlite3_exec(db, "BEGIN IMMEDIATE", NULL, NULL, NULL), SQLITE_OK);
+  sqlite3 *db = fixture_lock(f->path);
   char *text = malloc((1 << 20) + 1);
   memset(text, 'x', 1 << 20);
   text[1 << 20] = '\0';
@@ -219,8 +212,7 @@ static void durable_rows_are_refused_only_past_their_bound(void **state) {
   assert_int_equal(f->sink.learned(f->sink.ctx, "router", text, 1), -ENOSPC);
   assert_int_equal(accepted, 63); /* of 64 MiB, with a little for each row itself */
   free(text);
-  assert_int_equal(sqlite3_exec(db, "ROLLBACK", NULL, NULL, NULL), SQLITE_OK);
-  sqlite3_close(db);
+  fixture_unlock(db);
   assert_int_equal(f->sink.commit(f->sink.ctx), 0);
   assert_int_equal(store_dropped(f->store), 0);
 }
