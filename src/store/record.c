@@ -84,21 +84,21 @@ static char *put(void *row, size_t at, char *end, const char *from, size_t size)
 
 struct record *record_make(enum record_kind kind, const void *row) {
   const struct layout *layout = &layouts[kind];
-  const struct dead_letter_row *letter = kind == RECORD_DEAD_LETTER ? row : NULL;
+  const char *body = kind == RECORD_DEAD_LETTER ? ((const struct dead_letter_row *)row)->body : NULL;
+  size_t body_size = body ? ((const struct dead_letter_row *)row)->body_size : 0;
   const char *texts[STRINGS] = {NULL};
-  size_t size = layout->size;
+  size_t size = layout->size + body_size;
   for (unsigned i = 0; i < layout->strings; i++) {
     texts[i] = string_at(row, layout->at[i]);
     size += texts[i] ? strlen(texts[i]) + 1 : 0;
   }
-  if (letter && letter->body) size += letter->body_size;
   struct record *r = allocate(kind, size, 1);
   if (!r) return NULL;
   memcpy(r->body, row, layout->size);
   char *end = r->body + layout->size;
   for (unsigned i = 0; i < layout->strings; i++)
     if (texts[i]) end = put(r->body, layout->at[i], end, texts[i], strlen(texts[i]) + 1);
-  if (letter && letter->body) put(r->body, AT(dead_letter_row, body), end, letter->body, letter->body_size);
+  if (body) put(r->body, AT(dead_letter_row, body), end, body, body_size);
   return r;
 }
 
