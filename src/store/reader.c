@@ -124,8 +124,9 @@ struct store_reader {
 static int check_version(struct store_reader *r, const char *path, char *error, size_t error_size) {
   sqlite3_stmt *s = NULL;
   int version = -1;
-  int rc = sqlite3_prepare_v2(r->db, "PRAGMA user_version", -1, &s, NULL);
-  if (rc == SQLITE_OK && (rc = sqlite3_step(s)) == SQLITE_ROW) version = sqlite3_column_int(s, 0);
+  if (sqlite3_prepare_v2(r->db, "PRAGMA user_version", -1, &s, NULL) == SQLITE_OK &&
+      sqlite3_step(s) == SQLITE_ROW)
+    version = sqlite3_column_int(s, 0);
   if (version < 0)
     snprintf(error, error_size, "cannot read %s: %s", path, sqlite3_errmsg(r->db));
   else if (version != schema_version())
