@@ -72,8 +72,8 @@ fmt-check: ## check that the sources are formatted
 	@clang-format-14 --dry-run --Werror $(FORMATTED) && echo "fmt: every file is formatted"
 
 tidy: install-test ## run clang-tidy over the sources
-	@printf '%s\n' $(SOURCES) src/main.c | xargs -P $(JOBS) -n 4 \
-	  clang-tidy-14 --quiet -- -std=c17 -D_GNU_SOURCE -Isrc
+	@printf '%s\n' $(SOURCES) src/main.c | xargs -P $(JOBS) -n 4 sh -c \
+	  'clang-tidy-14 --quiet "$$@" -- -std=c17 -D_GNU_SOURCE -Isrc' tidy && echo "tidy: nothing found"
 
 docs: $(PROGRAM) ## write the tables of tunables and metrics
 	@$(PROGRAM) docs tunables > docs/tunables.md

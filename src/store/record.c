@@ -94,7 +94,7 @@ struct record *record_make(enum record_kind kind, const void *row) {
   }
   struct record *r = allocate(kind, size, 1);
   if (!r) return NULL;
-  memcpy(r->body, row, layout->size);
+  if (row) memcpy(r->body, row, layout->size);
   char *end = r->body + layout->size;
   for (unsigned i = 0; i < layout->strings; i++)
     if (texts[i]) end = put(r->body, layout->at[i], end, texts[i], strlen(texts[i]) + 1);
