@@ -129,17 +129,15 @@ static void finish(struct victim *victim) {
   free_victim(victim);
 }
 
-/* The part of a whole answer that had been sent when it was cut. */
-static void cut_answer(struct victim *victim) {
+/* The part of a whole answer that had been sent when it was cut. Streams have sent theirs. */
+static void write_part(struct victim *victim) {
   const struct wording_usage usage = {.tokens_in = PROMPT_TOKENS, .tokens_out = ANSWER_TOKENS};
   size_t size;
   char *body = victim->request.stream ? NULL : wording_answer(&victim->wording, &usage, "stop", &size);
-  if (body) {
-    exchange_begin(victim->exchange, 200, "application/json", NULL, 0);
-    exchange_write(victim->exchange, body, size / 2);
-    free(body);
-  }
-  cut(victim);
+  if (!body) return;
+  exchange_begin(victim->exchange, 200, "application/json", NULL, 0);
+  exchange_write(victim->exchange, body, size / 2);
+  free(body);
 }
 
 static void act(struct timer *timer, int64_t now_ns) {
@@ -156,11 +154,12 @@ static void act(struct timer *timer, int64_t now_ns) {
     wait_for(victim, now_ns + TOKEN_GAP_MS * NS_PER_MS);
   } else if (!fault->cut_after) {
     finish(victim);
-  } else if (fault->stall_ns && !victim->stalled) {
+  } else if (!victim->stalled) {
     victim->stalled = true;
-    wait_for(victim, now_ns + fault->stall_ns);
+    write_part(victim);
+    wait_for(victim, now_ns + (fault->stall_ns ? fault->stall_ns : TOKEN_GAP_MS * NS_PER_MS));
   } else {
-    cut_answer(victim);
+    cut(victim);
   }
 }
 
