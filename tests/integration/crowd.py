@@ -120,7 +120,7 @@ class Client:
             body += (await self.reader.readexactly(size + 2))[:-2]
             if size == 0:
                 return body
-            if leave and leave[0] == "reading" and len(body) > 4000 * leave[1]:
+            if leave and leave[0] == "reading" and len(body) > 1000 * leave[1]:
                 raise Leaving
 
 
@@ -148,7 +148,8 @@ def chat(text, stream=False, **more):
 
 def leave_at(rng):
     """Some point at which a client breaks off."""
-    return rng.choice([("sending", rng.random()), ("waiting", rng.random() * 0.05), ("reading", rng.random())])
+    return rng.choice([("sending", rng.random()), ("waiting", rng.random() * 0.02), ("waiting", rng.random() * 0.02),
+                       ("reading", rng.random())])
 
 
 async def open_loop(rate, seconds, start, rng, stop=None):
