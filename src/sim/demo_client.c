@@ -1,5 +1,7 @@
 /* A table of acts, each due some seconds after the start. One that is refused because a trial of the same
- * effect group is still open (409), or that does not get through, is tried again. */
+ * effect group is still open (409), or that does not get through, is tried again. The harmful change waits a
+ * while for the experiment's verdict, as somebody would who looks on: two changes at once are hard to tell
+ * apart. */
 
 #include "sim/demo_client.h"
 
@@ -10,15 +12,26 @@
 #include "sys/timer.h"
 
 #include <cjson/cJSON.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { AGAIN_S = 10, TRIES = 30, TIMEOUT_S = 10, TEXT_SIZE = 512, HARMFUL_LIMIT = 2 };
+enum {
+  AGAIN_S = 10,
+  LOOK_S = 5,
+  PAUSE_S = 20,
+  TRIES = 30,
+  TIMEOUT_S = 10,
+  TEXT_SIZE = 512,
+  HARMFUL_LIMIT = 2
+};
+
+#define EXPERIMENT "impatience"
 
 struct act {
-  int at_s;
-  const char *what; /* completes "demo client: " */
+  int at_s, patience_s; /* how long it waits for the experiment; 0: not at all */
+  const char *what;     /* completes "demo client: " */
   const char *method, *path;
   cJSON *(*body)(const struct scenario *scenario);
 };
@@ -26,7 +39,7 @@ struct act {
 static cJSON *experiment(const struct scenario *scenario) {
   (void)scenario;
   cJSON *root = cJSON_CreateObject();
-  cJSON_AddStringToObject(root, "name", "impatience");
+  cJSON_AddStringToObject(root, "name", EXPERIMENT);
   cJSON_AddStringToObject(root, "tunable", "first_token_timeout_ms");
   cJSON_AddNumberToObject(root, "treatment", 1000);
   cJSON_AddNumberToObject(root, "share", 0.5);
@@ -46,11 +59,11 @@ static cJSON *harmful_change(const struct scenario *scenario) {
 }
 
 static const struct act acts[] = {
-    {10,
+    {10, 0,
      "creates an experiment: does giving up on a first token after 1 s instead of 10 s pay? (half of the "
      "sessions)",
      "POST", "/api/v1/experiments", experiment},
-    {150, "pushes a harmful change: only two calls at a time to each provider (guarded, as any change)",
+    {120, 60, "pushes a harmful change: only two calls at a time to each provider (guarded, as any change)",
      "PUT", "/api/v1/tunables", harmful_change},
 };
 
@@ -60,7 +73,9 @@ struct performance {
   struct timer timer; /* first: cast back */
   struct demo_client *client;
   const struct act *act;
+  int64_t patient_ns; /* until then it waits for the experiment */
   unsigned tries;
+  bool waited;
   char answer[TEXT_SIZE];
   size_t used;
 };
@@ -111,21 +126,37 @@ static void act_done(void *ctx, enum call_error error, int status, int64_t now_n
 
 static const struct call_ops act_ops = {.bytes = act_bytes, .done = act_done};
 
+static int ask(struct performance *p, const char *method, const char *path, const char *body,
+               const struct call_ops *ops) {
+  char url[TEXT_SIZE];
+  p->used = 0;
+  p->answer[0] = '\0';
+  snprintf(url, sizeof url, "%s%s", p->client->url, path);
+  return caller_send(p->client->caller, method, url, NULL, NULL, body, strlen(body), TIMEOUT_S * NS_PER_S,
+                     ops, p);
+}
+
+/* The experiment's state has come: it is either still open, or the act may follow after a pause. */
+static void look_done(void *ctx, enum call_error error, int status, int64_t now_ns) {
+  struct performance *p = ctx;
+  bool running = error == CALL_OK && status == 200 && strstr(p->answer, "\"status\":\"running\"");
+  if (!running) p->patient_ns = now_ns;
+  int64_t pause_s = running ? LOOK_S : p->waited ? PAUSE_S : 0;
+  p->waited = p->waited || running;
+  timer_arm(evloop_timers(p->client->loop), &p->timer, now_ns + pause_s * NS_PER_S);
+}
+
+static const struct call_ops look_ops = {.bytes = act_bytes, .done = look_done};
+
 static void perform(struct timer *timer, int64_t now_ns) {
   struct performance *p = (struct performance *)timer;
-  struct demo_client *client = p->client;
-  char url[TEXT_SIZE];
-  cJSON *root = p->act->body(client->scenario);
+  if (now_ns < p->patient_ns && ask(p, "GET", "/api/v1/experiments/" EXPERIMENT, "", &look_ops) == 0) return;
+  cJSON *root = p->act->body(p->client->scenario);
   char *body = cJSON_PrintUnformatted(root);
   cJSON_Delete(root);
   if (!body) return;
-  if (p->tries++ == 0) say(client, p->act->what, "");
-  p->used = 0;
-  p->answer[0] = '\0';
-  snprintf(url, sizeof url, "%s%s", client->url, p->act->path);
-  if (caller_send(client->caller, p->act->method, url, NULL, NULL, body, strlen(body), TIMEOUT_S * NS_PER_S,
-                  &act_ops, p) < 0)
-    again(p, now_ns);
+  if (p->tries++ == 0) say(p->client, p->act->what, "");
+  if (ask(p, p->act->method, p->act->path, body, &act_ops) < 0) again(p, now_ns);
   free(body);
 }
 
@@ -144,7 +175,9 @@ struct demo_client *demo_client_create(struct evloop *loop, const char *url, con
     client->performances[i].timer.fire = perform;
     client->performances[i].client = client;
     client->performances[i].act = &acts[i];
-    timer_arm(evloop_timers(loop), &client->performances[i].timer, now_ns + acts[i].at_s * NS_PER_S);
+    int64_t due_ns = now_ns + acts[i].at_s * NS_PER_S;
+    client->performances[i].patient_ns = acts[i].patience_s ? due_ns + acts[i].patience_s * NS_PER_S : 0;
+    timer_arm(evloop_timers(loop), &client->performances[i].timer, due_ns);
   }
   return client;
 }
