@@ -9,6 +9,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <linux/filter.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <poll.h>
@@ -164,10 +165,14 @@ unsigned front_open(const struct front *front) {
   return n;
 }
 
-/* Closing the socket resets the connections that nobody has accepted yet. */
-static void accept_waiting(struct front *front) {
+/* Closing the socket resets the connections that nobody has accepted yet. So it is made deaf first (its
+ * clients are refused when they knock again), and all who wait are let in. */
+static void accept_last(struct front *front) {
   const union MHD_DaemonInfo *info = MHD_get_daemon_info(front->daemon, MHD_DAEMON_INFO_LISTEN_FD);
+  struct sock_filter drop = BPF_STMT(BPF_RET | BPF_K, 0);
+  struct sock_fprog deaf = {.len = 1, .filter = &drop};
   struct pollfd listening = {.fd = info->listen_fd, .events = POLLIN};
+  setsockopt(listening.fd, SOL_SOCKET, SO_ATTACH_FILTER, &deaf, sizeof deaf);
   for (int i = 0; i < BACKLOG && poll(&listening, 1, 0) > 0; i++)
     run_daemon(front);
 }
@@ -191,7 +196,7 @@ static void dismiss(struct peer *peer) {
 void front_stop_accepting(struct front *front) {
   if (front->closing) return;
   front->closing = true;
-  accept_waiting(front);
+  accept_last(front);
   stop_listening(front);
   for (struct peer *peer = front->peers; peer; peer = peer->next)
     if (!peer->exchange) dismiss(peer);

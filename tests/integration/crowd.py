@@ -11,6 +11,7 @@ A view is one of
 import asyncio
 import json
 import random
+import time
 
 LIMIT_S = 60
 PIECE = 65536
@@ -52,7 +53,7 @@ class Client:
         if not isinstance(body, bytes):
             body = json.dumps(body).encode()
         message = self.compose(method, path, body, headers)
-        reused = self.writer is not None
+        reused, began = self.writer is not None, time.monotonic()
         try:
             return await asyncio.wait_for(self._ask(message, leave), LIMIT_S)
         except Leaving:
@@ -67,7 +68,10 @@ class Client:
             if reused and not begun and leave is None:  # the daemon may close a kept connection at any time
                 return await self.ask(method, path, body, headers)
             view = "unreached" if isinstance(error, ConnectionRefusedError) else "lost"
-            return Reply(view, why="%s %s" % (type(error).__name__, "inside the answer" if begun else "before any answer"))
+            why = "%s %s on a %s connection after %.3f s%s" % (
+                type(error).__name__, "inside the answer" if begun else "before any answer", "kept" if reused else "new",
+                time.monotonic() - began, ", was to leave at %s" % (leave,) if leave else "")
+            return Reply(view, why=why)
 
     async def _ask(self, message, leave):
         if not self.writer:
