@@ -85,7 +85,7 @@ static bool keep(struct reply_reader *reader, const char *bytes, size_t size) {
     reader->held = longer;
     reader->capacity = capacity;
   }
-  memcpy(reader->held + reader->used, bytes, size);
+  if (size > 0) memcpy(reader->held + reader->used, bytes, size);
   reader->used += size;
   return true;
 }

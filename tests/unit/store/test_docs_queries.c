@@ -75,7 +75,10 @@ static char *section(const char *text, const char *name) {
   char heading[128];
   snprintf(heading, sizeof heading, "\n### `%s`\n", name);
   const char *start = strstr(text, heading);
-  if (!start) fail_msg("docs/database.md does not describe %s", name);
+  if (!start) {
+    fail_msg("docs/database.md does not describe %s", name);
+    return NULL;
+  }
   const char *end = strstr(start + 1, "\n#");
   return strndup(start, end ? (size_t)(end - start) : strlen(start));
 }
