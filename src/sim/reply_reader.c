@@ -85,7 +85,7 @@ static bool keep(struct reply_reader *reader, const char *bytes, size_t size) {
     reader->held = longer;
     reader->capacity = capacity;
   }
-  if (size > 0) memcpy(reader->held + reader->used, bytes, size);
+  memcpy(reader->held + reader->used, bytes, size);
   reader->used += size;
   return true;
 }
@@ -101,7 +101,7 @@ static bool read_event(struct reply *reply, const char *event, size_t size) {
 }
 
 uint32_t reply_reader_feed(struct reply_reader *reader, int status, const char *bytes, size_t size) {
-  if (reader->reply.broken || !keep(reader, bytes, size)) return 0;
+  if (size == 0 || reader->reply.broken || !keep(reader, bytes, size)) return 0;
   if (!reader->stream || status != 200) return 0;
   uint32_t before = reader->reply.events;
   size_t at = 0;
