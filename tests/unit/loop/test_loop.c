@@ -331,6 +331,22 @@ static void rewards_find_their_answer_and_nothing_else(void **state) {
   close_set(&s);
 }
 
+static void a_stop_writes_what_was_counted_since_the_last_tick(void **state) {
+  (void)state;
+  static struct stage_set s;
+  open_set(&s, false);
+  tick(&s, 1);
+  counter_add(&s.rig.telemetry->counters, COUNTER_requests_received, 0, 3);
+  rig_until(&s.rig, MS(300));
+  loop_flush(s.loop, s.rig.now_ns, s.wall_ms + 300);
+  assert_int_equal(s.kept.frames, 2);
+  assert_int_equal(loop_frame(s.loop)->received, 3);
+  assert_true(loop_frame(s.loop)->dt_s > 0.29 && loop_frame(s.loop)->dt_s < 0.31);
+  loop_flush(s.loop, s.rig.now_ns, s.wall_ms + 300);
+  assert_int_equal(s.kept.frames, 2);
+  close_set(&s);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(an_hour_without_traffic_moves_nothing),
@@ -343,6 +359,7 @@ int main(void) {
       cmocka_unit_test(an_unjudged_trial_is_undone_at_start),
       cmocka_unit_test(rollback_restores_a_snapshot_and_frees_its_groups),
       cmocka_unit_test(rewards_find_their_answer_and_nothing_else),
+      cmocka_unit_test(a_stop_writes_what_was_counted_since_the_last_tick),
   };
   return cmocka_run_group_tests_name("loop", tests, NULL, NULL);
 }
