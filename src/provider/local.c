@@ -70,8 +70,10 @@ struct local_pool {
   struct evloop *loop;
   struct timer tick;
   pthread_t thread;
-  pthread_mutex_t lock; /* states of slots, providers, stopping, drain_ns */
-  bool stopping;
+  pthread_mutex_t lock; /* states of slots, wanted, stop_asked, stop_by_ns */
+  bool stop_asked;
+  int64_t stop_by_ns;
+  bool stopping; /* the thread's own, as last read from the two above */
   int64_t drain_until_ns;
   struct local_provider providers[MAX_PROVIDERS];
   struct local_instance slots[LOCAL_MAX_INSTANCES];
@@ -186,7 +188,9 @@ static void step(struct local_instance *i, int64_t now_ns) {
   if (i->state != FREE && i->state != GONE) reap(i, now_ns);
   unsigned calls = atomic_load(&i->calls);
   if (i->state == STARTING) check_start(i, now_ns);
-  if (i->state == DRAINING && (calls == 0 || now_ns >= i->due_ns)) end_instance(i, now_ns);
+  bool drained =
+      calls == 0 || now_ns >= i->due_ns || (i->pool->stopping && now_ns >= i->pool->drain_until_ns);
+  if (i->state == DRAINING && drained) end_instance(i, now_ns);
   if (i->state == ENDING && now_ns >= i->due_ns) {
     process_signal(i->pid, SIGKILL);
     enter(i, ENDING, now_ns, NS_NEVER);
@@ -241,7 +245,7 @@ static void shrink(struct local_pool *pool, unsigned provider, int64_t now_ns) {
 static void reconcile(struct local_pool *pool, unsigned provider, int64_t now_ns) {
   struct provider_state *state = &pool->plane->providers[provider];
   pthread_mutex_lock(&pool->lock);
-  unsigned wanted = pool->stopping ? 0 : pool->providers[provider].wanted;
+  unsigned wanted = pool->stop_asked ? 0 : pool->providers[provider].wanted;
   pthread_mutex_unlock(&pool->lock);
   unsigned live = count_in(pool, provider, STARTING) + count_in(pool, provider, READY);
   for (unsigned n = live; n < wanted; n++)
@@ -260,6 +264,10 @@ static bool any_process(const struct local_pool *pool) {
 
 static void tick(struct timer *timer, int64_t now_ns) {
   struct local_pool *pool = (struct local_pool *)((char *)timer - offsetof(struct local_pool, tick));
+  pthread_mutex_lock(&pool->lock);
+  pool->stopping = pool->stop_asked;
+  pool->drain_until_ns = pool->stop_by_ns;
+  pthread_mutex_unlock(&pool->lock);
   for (unsigned n = 0; n < LOCAL_MAX_INSTANCES; n++)
     if (pool->slots[n].state != FREE) step(&pool->slots[n], now_ns);
   for (unsigned p = 0; p < pool->count; p++)
@@ -270,13 +278,9 @@ static void tick(struct timer *timer, int64_t now_ns) {
 static void *run(void *ctx) {
   struct local_pool *pool = ctx;
   tick(&pool->tick, clock_now_ns());
-  for (;;) {
-    pthread_mutex_lock(&pool->lock);
-    bool stopping = pool->stopping;
-    pthread_mutex_unlock(&pool->lock);
-    if (stopping && !any_process(pool)) return NULL;
+  while (!pool->stopping || any_process(pool))
     evloop_turn(pool->loop, TICK_NS);
-  }
+  return NULL;
 }
 
 /* ---- the face ---- */
@@ -309,8 +313,8 @@ struct local_pool *local_pool_create(struct plane *plane, const struct provider_
 void local_pool_destroy(struct local_pool *pool, int64_t drain_ns) {
   if (!pool) return;
   pthread_mutex_lock(&pool->lock);
-  pool->stopping = true;
-  pool->drain_until_ns = clock_now_ns() + drain_ns;
+  pool->stop_asked = true;
+  pool->stop_by_ns = clock_now_ns() + drain_ns;
   pthread_mutex_unlock(&pool->lock);
   pthread_join(pool->thread, NULL);
   evloop_destroy(pool->loop);

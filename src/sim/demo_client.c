@@ -24,6 +24,7 @@ enum {
   TRIES = 30,
   TIMEOUT_S = 10,
   TEXT_SIZE = 512,
+  ANSWER_SIZE = 8192,
   HARMFUL_LIMIT = 2
 };
 
@@ -76,7 +77,7 @@ struct performance {
   int64_t patient_ns; /* until then it waits for the experiment */
   unsigned tries;
   bool waited;
-  char answer[TEXT_SIZE];
+  char answer[ANSWER_SIZE];
   size_t used;
 };
 
@@ -91,7 +92,7 @@ struct demo_client {
 
 static void say(const struct demo_client *client, const char *what, const char *more) {
   char line[2 * TEXT_SIZE];
-  snprintf(line, sizeof line, "demo client: %s%s", what, more);
+  snprintf(line, sizeof line, "demo client: %s%.500s", what, more);
   client->say(line);
 }
 

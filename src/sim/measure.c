@@ -142,46 +142,49 @@ double measure_quality(const struct measure_sums *s) {
 }
 
 /* NAN: nobody asked anything. */
-static double share_over(const struct measure *m, size_t from, size_t count) {
+static double share_over(const struct measure_minute *minutes, size_t count) {
   uint64_t intents = 0, in_target = 0;
-  for (size_t i = from; i < from + count && i < m->minute_count; i++) {
-    intents += m->minutes[i].intents;
-    in_target += m->minutes[i].in_target;
+  for (size_t i = 0; i < count; i++) {
+    intents += minutes[i].intents;
+    in_target += minutes[i].in_target;
   }
   return over((double)in_target, intents);
 }
 
-static bool stays(const struct measure *m, size_t from, double share) {
-  for (size_t i = from; i + RECOVERY_WINDOW <= from + RECOVERY_STAY; i++)
-    if (share_over(m, i, RECOVERY_WINDOW) < share) return false;
+static bool stays(const struct measure_minute *minutes, double share) {
+  for (size_t i = 0; i + RECOVERY_WINDOW <= RECOVERY_STAY; i++)
+    if (share_over(minutes + i, RECOVERY_WINDOW) < share) return false;
   return true;
 }
 
-double measure_recovery_s(const struct measure *m, int64_t event_ns, double steady_share, bool *censored) {
-  size_t first = (size_t)(event_ns / MINUTE_NS);
-  double bar = 0.95 * steady_share;
+double minutes_recovery_s(const struct measure_minute *minutes, size_t count, int64_t event_ns,
+                          double steady_share, bool *censored) {
   *censored = false;
-  for (size_t i = first; i + RECOVERY_STAY <= m->minute_count; i++)
-    if (stays(m, i, bar)) return fmax(0, (double)((int64_t)i * MINUTE_NS - event_ns) / 1e9);
+  for (size_t i = (size_t)(event_ns / MINUTE_NS); i + RECOVERY_STAY <= count; i++)
+    if (stays(minutes + i, 0.95 * steady_share))
+      return fmax(0, (double)((int64_t)i * MINUTE_NS - event_ns) / 1e9);
   *censored = true;
-  return (double)(m->run.until_ns - event_ns) / 1e9;
+  return (double)((int64_t)count * MINUTE_NS - event_ns) / 1e9;
 }
 
-static double window_utility(const struct measure *m, size_t from, uint64_t *intents) {
+static double window_utility(const struct measure_minute *minutes, size_t count, const struct objective *o,
+                             uint64_t *intents) {
   double sum = 0;
   *intents = 0;
-  for (size_t i = from; i < from + HARM_WINDOW && i < m->minute_count; i++) {
-    const struct measure_minute *x = &m->minutes[i];
-    sum += m->objective.quality_weight * x->useful - m->objective.usd_weight * (x->usd + x->instance_usd);
+  for (size_t i = 0; i < count; i++) {
+    const struct measure_minute *x = &minutes[i];
+    sum += o->quality_weight * x->useful - o->usd_weight * (x->usd + x->instance_usd);
     *intents += x->intents;
   }
   return sum;
 }
 
-double measure_harm(const struct measure *m, const struct measure *twin) {
+double minutes_harm(const struct measure_minute *minutes, const struct measure_minute *twin, size_t count,
+                    const struct objective *o) {
   uint64_t all = 0, harmed = 0, intents, twins;
-  for (size_t i = 0; i < m->minute_count && i < twin->minute_count; i += HARM_WINDOW) {
-    double own = window_utility(m, i, &intents), other = window_utility(twin, i, &twins);
+  for (size_t i = 0; i < count; i += HARM_WINDOW) {
+    size_t n = count - i < HARM_WINDOW ? count - i : HARM_WINDOW;
+    double own = window_utility(minutes + i, n, o, &intents), other = window_utility(twin + i, n, o, &twins);
     all += intents;
     if (intents && own < other - 0.05 * fabs(other)) harmed += intents;
   }

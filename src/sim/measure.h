@@ -58,11 +58,13 @@ double measure_share(const struct measure_sums *sums);                          
 double measure_quality(const struct measure_sums *sums);                          /* for each intent */
 
 /* Seconds from event_ns to the first minute from which the in-target share over five minutes stays at 95 % of
- * steady_share or more for fifteen; to the end of the run, and *censored, when it never does. */
-double measure_recovery_s(const struct measure *m, int64_t event_ns, double steady_share, bool *censored);
+ * steady_share or more for fifteen; to the end of the series, and *censored, when it never does. */
+double minutes_recovery_s(const struct measure_minute *minutes, size_t count, int64_t event_ns,
+                          double steady_share, bool *censored);
 
 /* Share of ten-minute windows, weighted by their intents, in which utility is more than 5 % below the twin's.
  */
-double measure_harm(const struct measure *m, const struct measure *twin);
+double minutes_harm(const struct measure_minute *minutes, const struct measure_minute *twin, size_t count,
+                    const struct objective *objective);
 
 #endif
