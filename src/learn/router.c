@@ -9,7 +9,7 @@
  * Misses go to whoever caused them: a failed or timed-out call to its provider, a late answer to the provider
  * that gave it only when no earlier call had failed. So failing fast earns misses, not speed.
  *
- * bonus = half a standard error of q * P, by the delta method. A candidate with fewer than four observations
+ * bonus = one standard error of q * P, by the delta method. A candidate with fewer than four observations
  * is thin: if the route has any that is not, its score is held ln(9) temperatures below the best of those,
  * which is a ninth of that one's traffic. */
 

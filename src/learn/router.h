@@ -9,7 +9,7 @@
  *
  * q comes from rewards and is shared by all deployments of one model; P from answers and failed calls;
  * dollars from what answers cost. Old evidence fades: rewards by count, the rest by time that carried
- * traffic. The bonus is half a standard error, and a candidate on thin evidence may not lead: it gets about a
+ * traffic. The bonus is one standard error, and a candidate on thin evidence may not lead: it gets about a
  * tenth of the traffic until it has proved itself, so that neither newcomers nor the recovered are starved,
  * and nothing is flooded on a guess.
  *
