@@ -6,7 +6,7 @@
  *
  * The mean before is one fixed estimate; the mean after is looked at again and again and gets a one-sided
  * confidence sequence. The two errors are independent and add in squares, with quantiles of t for the few
- * blocks. Together with the practical bound that keeps false alarms under half a percent of trials: measured,
+ * blocks. Together with the practical bound that keeps false alarms below one trial in 96: measured,
  * not derived (test_judge.c).
  *
  * Requests count when they end: those of a slow provider are seen later, but nothing is judged by the fast
