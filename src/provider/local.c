@@ -239,7 +239,7 @@ static void shrink(struct local_pool *pool, unsigned provider, int64_t now_ns) {
     return;
   }
   i = least_busy(pool, provider, READY);
-  if (i) enter(i, DRAINING, now_ns, pool->stopping ? pool->drain_until_ns : now_ns + DRAIN_NS);
+  if (i) enter(i, DRAINING, now_ns, now_ns + DRAIN_NS);
 }
 
 static void reconcile(struct local_pool *pool, unsigned provider, int64_t now_ns) {

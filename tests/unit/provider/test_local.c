@@ -39,7 +39,7 @@ static int child(int cold_ms, int life_ms) {
   printf("warming up\nlistening on http://127.0.0.1:%u\n", s->port);
   fflush(stdout);
   usleep((life_ms ? (unsigned)life_ms : 20000) * 1000);
-  return life_ms ? 3 : 0;
+  _exit(life_ms ? 3 : 0); /* its threads never end */
 }
 
 /* ---- the pool ---- */
