@@ -59,6 +59,9 @@ static const struct setting settings[] = {
     {"rate_limits.enabled", KIND_BOOL, 0, 1, AT(rate_limited)},
     {"rate_limits.burst_capacity", KIND_REAL, 1, 1e6, AT(rate_burst)},
     {"loop.observe", KIND_BOOL, 0, 1, AT(observe)},
+    {"loop.control", KIND_BOOL, 0, 1, AT(control)},
+    {"loop.learn", KIND_BOOL, 0, 1, AT(learn)},
+    {"loop.evolve", KIND_BOOL, 0, 1, AT(evolve)},
     {"demo.enabled", KIND_BOOL, 0, 1, AT(demo.enabled)},
     {"demo.scenario", KIND_TEXT, 0, CONFIG_PATH, AT(demo.scenario)},
     {"demo.data", KIND_TEXT, 0, CONFIG_PATH, AT(demo.data)},
@@ -258,6 +261,7 @@ static void defaults(struct config *c) {
   c->dead_letter_mib = 256;
   c->objective = (struct objective){.ttft_ms = 2000, .tpot_ms = 50, .usd_weight = 5, .quality_weight = 1};
   c->rate_burst = 20;
+  c->control = c->learn = c->evolve = true;
   c->log_level = LOG_INFO;
   c->demo.enabled = true;
   c->demo.speed = 1;

@@ -43,7 +43,8 @@ struct config {
   double environment[TUNABLES][MAX_PROVIDERS]; /* likewise */
   enum log_level log_level;
   bool log_json;
-  bool observe; /* loop.observe: decide and record, apply nothing */
+  bool observe;                /* loop.observe: decide and record, apply nothing */
+  bool control, learn, evolve; /* loop.*: which parts of the loop run; off for comparisons */
   struct config_demo demo;
   char prefer[NAME_SIZE]; /* PROVIDER: comes first in route auto; "" none */
   unsigned notice_count;

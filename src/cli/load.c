@@ -3,6 +3,7 @@
 #include "cli/cli.h"
 #include "sim/demo_client.h"
 #include "sim/loadgen.h"
+#include "sim/measure.h"
 #include "sys/clock.h"
 #include "sys/evloop.h"
 
@@ -180,6 +181,11 @@ static void print_quantiles(const char *name, const struct sketch *s, const char
          sketch_quantile(s, 0.9), sketch_quantile(s, 0.99), unit, s->count);
 }
 
+/* In target a second, whether or not the run came to its end. */
+static double goodput(const struct loadgen_report *r, const struct measure *m) {
+  return r->seconds > 0 ? (double)measure_run(m)->in_target / r->seconds : 0;
+}
+
 static bool conserved(const struct loadgen_report *r) {
   uint64_t sum = r->in_flight;
   for (int i = 0; i < LOADGEN_ENDS; i++)
@@ -187,7 +193,8 @@ static bool conserved(const struct loadgen_report *r) {
   return sum == r->sent;
 }
 
-static void print_report(const struct loadgen_report *r) {
+static void print_report(const struct loadgen_report *r, const struct measure *m) {
+  const struct measure_sums *sums = measure_run(m);
   printf("%-22s %" PRIu64 " due in %.1f s, %" PRIu64 " late by over 10 ms, %" PRIu64
          " not sent (too many in flight)\n",
          "requests", r->due, r->seconds, r->late, r->unsent);
@@ -196,15 +203,15 @@ static void print_report(const struct loadgen_report *r) {
          "sent", r->sent, r->ends[LOADGEN_ANSWERED], r->ends[LOADGEN_REFUSED], r->ends[LOADGEN_FAILED],
          r->ends[LOADGEN_TIMED_OUT], r->in_flight, conserved(r) ? "" : " (DOES NOT ADD UP)");
   printf("%-22s %.2f in target a second, %.1f %% of %" PRIu64 " intents; %" PRIu64 " came back\n", "goodput",
-         r->seconds > 0 ? (double)r->in_target / r->seconds : 0, 100 * per((double)r->in_target, r->intents),
-         r->intents, r->retries);
-  print_quantiles("whole answer", &r->total_ms, "ms");
-  print_quantiles("first token", &r->ttft_ms, "ms");
-  print_quantiles("time per token", &r->tpot_ms, "ms");
-  printf("%-22s $%.4f reported, $%.6f an intent; %" PRIu64 " tokens in, %" PRIu64 " out\n", "cost", r->usd,
-         per(r->usd, r->intents), r->tokens_in, r->tokens_out);
-  printf("%-22s quality %.3f, utility %.3f an intent\n", "worth", per(r->quality, r->intents),
-         per(r->utility, r->intents));
+         goodput(r, m), 100 * per((double)sums->in_target, sums->intents), r->intents, r->retries);
+  print_quantiles("whole answer", &sums->total_ms, "ms");
+  print_quantiles("first token", &sums->ttft_ms, "ms");
+  print_quantiles("time per token", &sums->tpot_ms, "ms");
+  printf("%-22s $%.4f reported, $%.6f an intent; %" PRIu64 " tokens in, %" PRIu64 " out\n", "cost", sums->usd,
+         per(sums->usd, sums->intents), r->tokens_in, r->tokens_out);
+  if (sums->intents)
+    printf("%-22s quality %.3f, utility %.3f an intent\n", "worth", measure_quality(sums),
+           measure_utility(m, sums));
   printf("%-22s %" PRIu64 " rewards posted, %" PRIu64 " refused\n", "feedback", r->feedback_sent,
          r->feedback_refused);
   for (unsigned i = 0; i < LOADGEN_MODELS && r->models[i].count; i++)
@@ -239,7 +246,6 @@ static void add_counts(cJSON *root, const struct loadgen_report *r) {
       {"came_back", r->retries},
       {"streams", r->streams},
       {"intents", r->intents},
-      {"in_target", r->in_target},
       {"feedback_sent", r->feedback_sent},
       {"feedback_refused", r->feedback_refused},
       {"tokens_in", r->tokens_in},
@@ -249,19 +255,29 @@ static void add_counts(cJSON *root, const struct loadgen_report *r) {
     cJSON_AddNumberToObject(root, counts[i].name, (double)counts[i].value);
 }
 
-static void print_json(const struct loadgen_report *r) {
+/* A window of the measures; null where nobody asked anything. */
+static void add_window(cJSON *root, const char *name, const struct measure *m, const struct measure_sums *s) {
+  cJSON *window = cJSON_AddObjectToObject(root, name);
+  cJSON_AddNumberToObject(window, "intents", (double)s->intents);
+  cJSON_AddNumberToObject(window, "complete", (double)s->complete);
+  cJSON_AddNumberToObject(window, "in_target", (double)s->in_target);
+  cJSON_AddNumberToObject(window, "usd", s->usd);
+  cJSON_AddNumberToObject(window, "in_target_share", measure_share(s));
+  cJSON_AddNumberToObject(window, "quality", measure_quality(s));
+  cJSON_AddNumberToObject(window, "utility", measure_utility(m, s));
+  add_quantiles(window, "total_ms", &s->total_ms);
+  add_quantiles(window, "ttft_ms", &s->ttft_ms);
+  add_quantiles(window, "tpot_ms", &s->tpot_ms);
+}
+
+static void print_json(const struct loadgen_report *r, const struct measure *m) {
   cJSON *root = cJSON_CreateObject();
   cJSON_AddNumberToObject(root, "seconds", r->seconds);
   add_counts(root, r);
   cJSON_AddBoolToObject(root, "conserved", conserved(r));
-  cJSON_AddNumberToObject(root, "goodput_per_s", r->seconds > 0 ? (double)r->in_target / r->seconds : 0);
-  cJSON_AddNumberToObject(root, "in_target_share", per((double)r->in_target, r->intents));
-  cJSON_AddNumberToObject(root, "usd", r->usd);
-  cJSON_AddNumberToObject(root, "quality", per(r->quality, r->intents));
-  cJSON_AddNumberToObject(root, "utility", per(r->utility, r->intents));
-  add_quantiles(root, "total_ms", &r->total_ms);
-  add_quantiles(root, "ttft_ms", &r->ttft_ms);
-  add_quantiles(root, "tpot_ms", &r->tpot_ms);
+  cJSON_AddNumberToObject(root, "goodput_per_s", goodput(r, m));
+  add_window(root, "run", m, measure_run(m));
+  add_window(root, "event", m, measure_event(m));
   cJSON *models = cJSON_AddObjectToObject(root, "models"), *errors = cJSON_AddObjectToObject(root, "errors");
   for (unsigned i = 0; i < LOADGEN_MODELS && r->models[i].count; i++)
     cJSON_AddNumberToObject(models, r->models[i].model, (double)r->models[i].count);
@@ -301,9 +317,9 @@ static int send_load(const struct load_options *o) {
   signal(SIGTERM, SIG_DFL);
   const struct loadgen_report *report = loadgen_report(gen);
   if (o->json)
-    print_json(report);
+    print_json(report, loadgen_measure(gen));
   else
-    print_report(report);
+    print_report(report, loadgen_measure(gen));
   int status = conserved(report) ? CLI_OK : CLI_FAILED;
   demo_client_destroy(demo);
   loadgen_destroy(gen);

@@ -235,9 +235,9 @@ static int start_loop(struct run *run) {
                                .scaler = run->pool ? &run->scaler : NULL,
                                .seed = run->seed,
                                .observe = run->config->observe,
-                               .control = true,
-                               .learn = true,
-                               .evolve = true};
+                               .control = run->config->control,
+                               .learn = run->config->learn,
+                               .evolve = run->config->evolve};
   int64_t now_ns = clock_now_ns(), wall_ms = clock_wall_ms();
   run->loop = loop_create(&config, now_ns, wall_ms);
   if (!run->loop) return no_memory();

@@ -8,6 +8,7 @@
 #include "bus/objective.h"
 #include "sim/caller.h"
 #include "sim/dataset.h"
+#include "sim/measure.h"
 #include "sim/plant.h"
 #include "sim/reply_reader.h"
 #include "sim/scenario.h"
@@ -33,7 +34,7 @@ struct visit {
   struct loadgen *gen;
   struct intent intent;
   struct reply_reader reader;
-  int64_t sent_ns, first_ns, last_ns;
+  int64_t began_ns, first_ns, last_ns; /* began: the intent, however often it is sent */
   unsigned tries;
   double usd;
   struct visit *next, *previous;
@@ -58,7 +59,7 @@ struct loadgen {
   struct plant *plant;
   struct timers *plant_timers; /* run by hand: only events live there */
   struct caller *caller;
-  struct objective objective;
+  struct measure *measure;
   int64_t start_ns;
   struct intent next;
   bool over;             /* no more arrivals */
@@ -172,42 +173,48 @@ static double quality_of(struct loadgen *gen, const struct visit *visit, int64_t
   return plant_quality(gen->plant, (unsigned)index, visit->intent.prompt, now_ns);
 }
 
-static bool measure_latency(struct loadgen *gen, const struct visit *visit, int64_t now_ns) {
+static void measure_times(const struct visit *visit, struct intent_result *result, int64_t now_ns) {
   const struct reply *reply = &visit->reader.reply;
-  uint32_t tokens = reply->tokens_out ? reply->tokens_out : reply->events;
-  double total_ms = (double)(now_ns - visit->sent_ns) / 1e6, ttft_ms = NAN, tpot_ms = NAN;
-  sketch_add(&gen->report.total_ms, total_ms);
-  if (visit->intent.stream && visit->first_ns) {
-    ttft_ms = (double)(visit->first_ns - visit->sent_ns) / 1e6;
-    sketch_add(&gen->report.ttft_ms, ttft_ms);
-    if (tokens > 1) {
-      tpot_ms = (double)(visit->last_ns - visit->first_ns) / 1e6 / (tokens - 1);
-      sketch_add(&gen->report.tpot_ms, tpot_ms);
-    }
-    gen->report.streams++;
-  }
-  return objective_in_target(&gen->objective, visit->intent.stream, ttft_ms, tpot_ms, total_ms, tokens);
+  result->tokens_out = reply->tokens_out ? reply->tokens_out : reply->events;
+  result->total_ms = (double)(now_ns - visit->began_ns) / 1e6;
+  if (!visit->intent.stream || !visit->first_ns) return;
+  result->ttft_ms = (double)(visit->first_ns - visit->began_ns) / 1e6;
+  if (result->tokens_out > 1)
+    result->tpot_ms = (double)(visit->last_ns - visit->first_ns) / 1e6 / (result->tokens_out - 1);
+}
+
+/* Returns what the answer was worth. */
+static double book_answer(struct loadgen *gen, const struct visit *visit, int64_t now_ns) {
+  const struct reply *reply = &visit->reader.reply;
+  double quality = quality_of(gen, visit, now_ns);
+  count_model(&gen->report, reply->model);
+  gen->report.streams += visit->intent.stream && visit->first_ns;
+  gen->report.tokens_in += reply->tokens_in;
+  gen->report.tokens_out += reply->tokens_out;
+  if (isnan(quality)) return 0;
+  gen->report.quality_known++;
+  plan_reward(gen, &visit->intent, reply->id, quality, now_ns);
+  return quality;
 }
 
 /* The intent has ended with this visit. */
-static void book(struct loadgen *gen, struct visit *visit, bool answered, int64_t now_ns) {
-  const struct reply *reply = &visit->reader.reply;
-  bool in_target = answered && measure_latency(gen, visit, now_ns);
-  double quality = answered ? quality_of(gen, visit, now_ns) : 0;
-  gen->report.intents++;
-  gen->report.in_target += in_target;
-  if (answered) {
-    count_model(&gen->report, reply->model);
-    gen->report.tokens_in += reply->tokens_in;
-    gen->report.tokens_out += reply->tokens_out;
-    if (!isnan(quality)) {
-      gen->report.quality_known++;
-      plan_reward(gen, &visit->intent, reply->id, quality, now_ns);
-    }
+static void book(struct loadgen *gen, struct visit *visit, enum loadgen_end end, int64_t now_ns) {
+  struct intent_result result = {.at_ns = real_ns(gen, visit->intent.at_ns),
+                                 .stream = visit->intent.stream,
+                                 .complete = end == LOADGEN_ANSWERED,
+                                 .shed = end == LOADGEN_REFUSED,
+                                 .timed_out = end == LOADGEN_TIMED_OUT,
+                                 .ttft_ms = NAN,
+                                 .tpot_ms = NAN,
+                                 .total_ms = NAN,
+                                 .submissions = visit->tries};
+  if (result.complete) {
+    measure_times(visit, &result, now_ns);
+    result.quality = book_answer(gen, visit, now_ns);
   }
-  if (isnan(quality)) quality = 0;
-  gen->report.quality += quality;
-  gen->report.utility += (in_target ? quality : 0) - gen->objective.usd_weight * visit->usd;
+  gen->report.intents++;
+  measure_intent(gen->measure, &result);
+  measure_call(gen->measure, result.at_ns, visit->usd);
 }
 
 /* How one request ended, and under which name it is counted when it was not answered. */
@@ -247,16 +254,13 @@ static void visit_done(void *ctx, enum call_error error, int status, int64_t now
   gen->report.in_flight--;
   gen->report.ends[end]++;
   gen->report.seconds = (double)(now_ns - gen->start_ns) / 1e9;
-  if (!isnan(visit->reader.reply.usd)) {
-    visit->usd += visit->reader.reply.usd;
-    gen->report.usd += visit->reader.reply.usd;
-  }
+  if (!isnan(visit->reader.reply.usd)) visit->usd += visit->reader.reply.usd;
   if (end != LOADGEN_ANSWERED) count_error(&gen->report, name);
   bool again =
       end != LOADGEN_ANSWERED && visit->intent.comes_back && visit->tries == 1 && !gen->over &&
       timer_arm(evloop_timers(gen->loop), &visit->timer, now_ns + visit->intent.comes_back_after_ns) == 0;
   if (again) return;
-  book(gen, visit, end == LOADGEN_ANSWERED, now_ns);
+  book(gen, visit, end, now_ns);
   free_visit(visit);
 }
 
@@ -285,7 +289,7 @@ static char *chat_body(const struct loadgen *gen, const struct intent *intent) {
   return text;
 }
 
-static int send_visit(struct visit *visit, int64_t now_ns) {
+static int send_visit(struct visit *visit) {
   static const char *const priorities[] = {"critical", "high", "normal", "low"};
   struct loadgen *gen = visit->gen;
   char session[24], *body = chat_body(gen, &visit->intent);
@@ -293,7 +297,6 @@ static int send_visit(struct visit *visit, int64_t now_ns) {
   snprintf(session, sizeof session, "%016" PRIx64, visit->intent.session);
   reply_reader_free(&visit->reader);
   reply_reader_init(&visit->reader, visit->intent.stream);
-  visit->sent_ns = now_ns;
   visit->first_ns = visit->last_ns = 0;
   int status = caller_send(gen->caller, "POST", gen->chat_url, session, priorities[visit->intent.priority],
                            body, strlen(body), (int64_t)(gen->settings.timeout_s * 1e9), &visit_ops, visit);
@@ -308,8 +311,8 @@ static int send_visit(struct visit *visit, int64_t now_ns) {
 static void come_back(struct timer *timer, int64_t now_ns) {
   struct visit *visit = (struct visit *)timer;
   visit->gen->report.retries++;
-  if (send_visit(visit, now_ns) == 0) return;
-  book(visit->gen, visit, false, now_ns);
+  if (send_visit(visit) == 0) return;
+  book(visit->gen, visit, LOADGEN_FAILED, now_ns);
   free_visit(visit);
 }
 
@@ -322,10 +325,11 @@ static void begin_visit(struct loadgen *gen, const struct intent *intent, int64_
   visit->timer.fire = come_back;
   visit->gen = gen;
   visit->intent = *intent;
+  visit->began_ns = now_ns;
   visit->next = &gen->visits;
   visit->previous = gen->visits.previous;
   visit->previous->next = visit->next->previous = visit;
-  if (send_visit(visit, now_ns) == 0) return;
+  if (send_visit(visit) == 0) return;
   gen->report.unsent++;
   free_visit(visit);
 }
@@ -380,7 +384,20 @@ static void adapt_scenario(struct loadgen *gen) {
     s->mean_rps = o->rate / o->speed;
     snprintf(s->daily_shape, sizeof s->daily_shape, "flat");
   }
-  gen->objective = (struct objective){s->ttft_ms, s->tpot_ms, s->lambda_per_usd, 1};
+}
+
+static bool create_measure(struct loadgen *gen) {
+  const struct scenario *s = gen->scenario;
+  const struct objective objective = {s->ttft_ms, s->tpot_ms, s->lambda_per_usd, 1};
+  int64_t length_ns = real_ns(gen, s->length_ns), event_ns = NS_NEVER, until_ns = NS_NEVER;
+  if (gen->settings.seconds > 0 && gen->settings.seconds * 1e9 < (double)length_ns)
+    length_ns = (int64_t)(gen->settings.seconds * 1e9);
+  if (s->event_count) {
+    event_ns = real_ns(gen, s->events[0].at_ns);
+    if (s->events[0].until_ns != NS_NEVER) until_ns = real_ns(gen, s->events[0].until_ns);
+  }
+  gen->measure = measure_create(&objective, length_ns, event_ns, until_ns);
+  return gen->measure != NULL;
 }
 
 static bool create_plant(struct loadgen *gen) {
@@ -408,7 +425,7 @@ static bool create_parts(struct loadgen *gen, char *error, size_t size) {
   if (!gen->data) return false;
   gen->workload = workload_create(gen->scenario, gen->data, s->seed);
   gen->caller = caller_create(gen->loop, s->key);
-  if (gen->workload && gen->caller && create_plant(gen)) return true;
+  if (gen->workload && gen->caller && create_measure(gen) && create_plant(gen)) return true;
   snprintf(error, size, "out of memory");
   return false;
 }
@@ -428,9 +445,6 @@ struct loadgen *loadgen_create(struct evloop *loop, const struct loadgen_setting
   gen->rewards.next = gen->rewards.previous = &gen->rewards;
   snprintf(gen->chat_url, URL_SIZE, "%s/v1/chat/completions", settings->url);
   snprintf(gen->feedback_url, URL_SIZE, "%s/api/v1/feedback", settings->url);
-  sketch_init(&gen->report.total_ms);
-  sketch_init(&gen->report.ttft_ms);
-  sketch_init(&gen->report.tpot_ms);
   if (!create_parts(gen, error, size)) {
     loadgen_destroy(gen);
     return NULL;
@@ -449,6 +463,7 @@ void loadgen_destroy(struct loadgen *gen) {
     free_visit(gen->visits.next);
   while (gen->rewards.next != &gen->rewards)
     free_reward(gen->rewards.next);
+  measure_destroy(gen->measure);
   plant_destroy(gen->plant);
   timers_destroy(gen->plant_timers);
   workload_destroy(gen->workload);
@@ -467,6 +482,10 @@ bool loadgen_finished(const struct loadgen *gen) {
 
 const struct loadgen_report *loadgen_report(const struct loadgen *gen) {
   return &gen->report;
+}
+
+const struct measure *loadgen_measure(const struct loadgen *gen) {
+  return gen->measure;
 }
 
 const struct scenario *loadgen_scenario(const struct loadgen *gen) {

@@ -5,14 +5,13 @@
  * answers. It measures what its user would see and posts rewards to /api/v1/feedback as a client would: for a
  * share of the answers, late, with noise. One event loop, its thread. */
 
-#include "bus/sketch.h"
-
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 struct evloop;
 struct loadgen;
+struct measure;
 struct scenario;
 
 struct loadgen_settings {
@@ -50,14 +49,11 @@ struct loadgen_report {
   uint64_t due, sent, late,
       unsent; /* intents due; late: sent over 10 ms after its time; unsent: max_in_flight */
   uint64_t ends[LOADGEN_ENDS], in_flight, retries;
-  uint64_t streams;            /* answered ones */
-  uint64_t intents, in_target; /* intents that have ended */
+  uint64_t streams; /* answered ones */
+  uint64_t intents; /* those that have ended */
   uint64_t feedback_sent, feedback_refused;
-  double usd;
-  double quality, utility; /* sums over the intents; without the dollars of instances */
-  uint64_t quality_known;  /* answers whose model the scenario knows */
+  uint64_t quality_known; /* answers whose model the scenario knows */
   uint64_t tokens_in, tokens_out;
-  struct sketch total_ms, ttft_ms, tpot_ms; /* of answers */
   struct {
     char name[48]; /* "429 rate_limit_error", "cut", "no connection", ... */
     uint64_t count;
@@ -76,6 +72,10 @@ void loadgen_destroy(struct loadgen *gen);
 void loadgen_stop(struct loadgen *gen);           /* sends no more; what is under way goes on */
 bool loadgen_finished(const struct loadgen *gen); /* nothing to send, nothing under way */
 const struct loadgen_report *loadgen_report(const struct loadgen *gen);
+
+/* What the run was worth to its users, as the simulator measures it, in seconds since the start; the second
+ * window is the scenario's first event. Dollars are those that the answers report: without instances. */
+const struct measure *loadgen_measure(const struct loadgen *gen);
 const struct scenario *loadgen_scenario(const struct loadgen *gen); /* as the settings changed it */
 
 #endif

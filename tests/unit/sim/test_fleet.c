@@ -3,6 +3,7 @@
 #include "sim/caller.h"
 #include "sim/fleet.h"
 #include "sim/loadgen.h"
+#include "sim/measure.h"
 #include "sim/reply_reader.h"
 #include "sys/clock.h"
 #include "sys/evloop.h"
@@ -300,7 +301,10 @@ static void load_adds_up_and_keeps_to_its_schedule(void **state) {
   assert_int_equal(r->quality_known, r->ends[LOADGEN_ANSWERED]);
   assert_int_equal(r->models[0].count, r->ends[LOADGEN_ANSWERED]);
   assert_string_equal(r->models[0].model, "small");
-  assert_true(r->usd > 0);
+  const struct measure_sums *sums = measure_run(loadgen_measure(gen));
+  assert_int_equal(sums->intents, 40);
+  assert_int_equal(sums->complete, r->ends[LOADGEN_ANSWERED]);
+  assert_true(sums->in_target <= sums->complete && sums->quality >= sums->useful && sums->usd > 0);
   loadgen_destroy(gen);
 }
 
@@ -328,8 +332,11 @@ static void load_counts_what_it_may_not_send(void **state) {
   assert_int_equal(r->due, 50);
   assert_true(r->unsent >= 20);
   assert_int_equal(r->ends[LOADGEN_TIMED_OUT], r->sent);
-  assert_int_equal(r->in_target, 0);
-  assert_true(r->quality == 0);
+  const struct measure_sums *sums = measure_run(loadgen_measure(gen));
+  assert_int_equal(sums->intents, r->sent);
+  assert_int_equal(sums->timed_out, r->sent);
+  assert_int_equal(sums->in_target, 0);
+  assert_true(sums->quality == 0);
   assert_string_equal(r->errors[0].name, "timed out");
   loadgen_destroy(gen);
 }
