@@ -226,6 +226,7 @@ static void add_quantiles(cJSON *root, const char *name, const struct sketch *s)
   if (s->count == 0) return;
   cJSON_AddNumberToObject(object, "p50", sketch_quantile(s, 0.5));
   cJSON_AddNumberToObject(object, "p90", sketch_quantile(s, 0.9));
+  cJSON_AddNumberToObject(object, "p95", sketch_quantile(s, 0.95));
   cJSON_AddNumberToObject(object, "p99", sketch_quantile(s, 0.99));
 }
 
