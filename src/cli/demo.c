@@ -19,13 +19,12 @@ static int find_program(char *out, size_t size) {
   return 0;
 }
 
-static void provider_toml(FILE *out, const struct demo *demo, const struct scenario_provider *p,
-                          const char *url) {
+static void provider_toml(FILE *out, const struct demo *demo, const struct scenario_provider *p) {
   fprintf(out, "[[providers]]\nname = \"%s\"\nmodel = \"%s\"\n", p->name, p->model);
   fprintf(out, "usd_per_m_in = %.9g\nusd_per_m_cached = %.9g\nusd_per_m_out = %.9g\n", p->price.in,
           p->price.cached, p->price.out);
   if (p->kind == PROVIDER_HOSTED) {
-    fprintf(out, "base_url = \"%s/%s/v1\"\n\n", url, p->name);
+    fprintf(out, "base_url = \"%s/%s/v1\"\n\n", demo->fleet_url, p->name);
     return;
   }
   fprintf(out, "usd_per_instance_hour = %.9g\ninstances = %u\n", p->usd_per_instance_hour,
@@ -39,7 +38,7 @@ static void provider_toml(FILE *out, const struct demo *demo, const struct scena
 }
 
 /* The layer: the scenario's targets and its providers. */
-static char *layer(const struct demo *demo, const struct scenario *s, const char *url) {
+static char *layer(const struct demo *demo, const struct scenario *s) {
   char *text = NULL;
   size_t size;
   FILE *out = open_memstream(&text, &size);
@@ -47,7 +46,7 @@ static char *layer(const struct demo *demo, const struct scenario *s, const char
   fprintf(out, "[objective]\nttft_ms = %.9g\ntpot_ms = %.9g\nusd_weight = %.9g\nquality_weight = 1\n\n",
           s->ttft_ms, s->tpot_ms, s->lambda_per_usd);
   for (unsigned i = 0; i < s->provider_count; i++)
-    provider_toml(out, demo, &s->providers[i], url);
+    provider_toml(out, demo, &s->providers[i]);
   if (fclose(out) != 0) {
     free(text);
     return NULL;
@@ -56,8 +55,7 @@ static char *layer(const struct demo *demo, const struct scenario *s, const char
 }
 
 /* One process serves all hosted providers; each instance of a local one is a process of the local pool. */
-static int start_hosted(struct demo *demo, const struct scenario *s, char url[128], char *error,
-                        size_t error_size) {
+static int start_hosted(struct demo *demo, const struct scenario *s, char *error, size_t error_size) {
   char speed[32], seed[16], epoch[32], line[256];
   char *argv[2 * SCENARIO_MODELS + 20];
   int n = 0;
@@ -82,7 +80,7 @@ static int start_hosted(struct demo *demo, const struct scenario *s, char url[12
   argv[n] = NULL;
   int status = child_start(&demo->fleet, argv, 1);
   if (status == 0) status = child_first_line(&demo->fleet, line, sizeof line, FLEET_START_MS);
-  if (status == 0 && sscanf(line, "listening on %127s", url) != 1) status = -EPROTO;
+  if (status == 0 && sscanf(line, "listening on %127s", demo->fleet_url) != 1) status = -EPROTO;
   if (status == 0) return 0;
   snprintf(error, error_size,
            "the simulated fleet did not start (%s); its own message is above. Set OPENAI_API_KEY or "
@@ -99,14 +97,13 @@ char *demo_start_fleet(struct demo *demo, const char *scenario, const char *data
                         .data = data,
                         .speed = speed,
                         .epoch_ms = clock_wall_ms()};
-  char url[128] = "";
   if (find_program(demo->program, sizeof demo->program) != 0) {
     snprintf(error, error_size, "the demo cannot find its own program: is /proc mounted?");
     return NULL;
   }
   struct scenario *s = scenario_load(scenario, DEMO_SEED, error, error_size);
   if (!s) return NULL;
-  char *text = start_hosted(demo, s, url, error, error_size) == 0 ? layer(demo, s, url) : NULL;
+  char *text = start_hosted(demo, s, error, error_size) == 0 ? layer(demo, s) : NULL;
   if (!text) demo_stop_fleet(demo);
   scenario_destroy(s);
   return text;

@@ -15,6 +15,7 @@ enum { DEMO_PATH = 1024 };
 struct demo {
   struct child fleet, client;
   char program[DEMO_PATH]; /* this executable */
+  char fleet_url[128];     /* of the hosted providers; "": there are none */
   const char *scenario, *data;
   double speed;
   int64_t epoch_ms; /* when the scenario began: instances that start later live in the same world */

@@ -1,6 +1,7 @@
 /* `self-improve load`: options, one event loop with the generator on it, the report. */
 
 #include "cli/cli.h"
+#include "cli/narrate.h"
 #include "sim/demo_client.h"
 #include "sim/loadgen.h"
 #include "sim/measure.h"
@@ -291,8 +292,7 @@ static void print_json(const struct loadgen_report *r, const struct measure *m) 
 }
 
 static void say(const char *line) {
-  puts(line);
-  fflush(stdout);
+  narrate("demo client", "%s", line);
 }
 
 static int send_load(const struct load_options *o) {

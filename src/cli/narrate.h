@@ -2,7 +2,8 @@
 #define CLI_NARRATE_H
 
 /* One readable line for each explained decision, on standard output: a sink that prints what passes and hands
- * it on. Ledger, judgement and anomaly rows come from the loop's thread only. */
+ * it on. Changes of one tick with one reason are one line, told when the tick is over. Ledger, judgement and
+ * anomaly rows, frames and commits come from the loop's thread only. */
 
 #include "store/sink.h"
 
@@ -13,7 +14,10 @@ void narrator_destroy(struct narrator *narrator);
 
 struct store_sink narrator_sink(struct narrator *narrator);
 
-/* A line of the same form from someone else, such as the demo's client. Any thread. */
+void narrator_hush(struct narrator *narrator); /* tells no more, hands on only; any thread; NULL is fine */
+
+/* A line of the same form from someone else, such as the demo's client. On a terminal it is broken to its
+ * width. Any thread. */
 void narrate(const char *who, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 #endif

@@ -7,6 +7,7 @@
 #include "cli/narrate.h"
 #include "cli/port_owner.h"
 #include "cli/run_options.h"
+#include "cli/terminal.h"
 #include "cli/ticker.h"
 #include "loop.h"
 #include "provider/local.h"
@@ -29,6 +30,7 @@
 struct run {
   struct run_options options;
   struct config *config;
+  struct terminal terminal;
   struct demo demo;
   bool in_demo, narrates;
   const char *provider_names[MAX_PROVIDERS], *route_names[MAX_ROUTES];
@@ -260,27 +262,41 @@ static void url_of(const struct run *run, char *out, size_t size) {
            (unsigned)shards_port(run->shards));
 }
 
-static void introduce(const struct run *run, const char *url) {
+/* How the reader would call this program from where it was started. */
+static const char *program_name(const struct run *run) {
+  char here[1024];
   const char *program = run->in_demo ? run->demo.program : "self-improve";
+  size_t n = getcwd(here, sizeof here) ? strlen(here) : 0;
+  return n > 1 && strncmp(program, here, n) == 0 && program[n] == '/' ? program + n + 1 : program;
+}
+
+static void introduce(const struct run *run, const char *url) {
+  const char *program = program_name(run);
   printf("listening on %s\n", url);
   if (!run->narrates) {
     fflush(stdout);
     return;
   }
   if (run->in_demo)
-    printf("\nNo provider is configured: this is the demo. Simulated providers answer over real HTTP, and "
-           "recorded\n"
-           "traffic is replayed into this daemon. Set OPENAI_API_KEY or add [[providers]] to serve real "
-           "ones.\n");
+    printf("\nNo provider is configured: this is the demo. Simulated providers answer over real HTTP at\n"
+           "%s, and recorded traffic is replayed into this daemon. Set OPENAI_API_KEY or add\n"
+           "[[providers]] to %s to serve real ones.\n",
+           *run->demo.fleet_url ? run->demo.fleet_url : "ports of their own",
+           *run->config->file ? run->config->file : "a configuration file");
   printf("\nlook at\n  %s/api/v1/status\n  %s/api/v1/tunables\n  %s/api/v1/ledger\n  %s/metrics\n", url, url,
          url, url);
-  printf("try next\n"
-         "  curl %s/v1/chat/completions -H 'content-type: application/json' \\\n"
-         "    -d '{\"model\":\"auto\",\"messages\":[{\"role\":\"user\",\"content\":\"Why is the sky "
-         "blue?\"}]}'\n"
-         "  %s status --url %s\n"
-         "  %s why route:auto --url %s\n\n",
-         url, program, url, program, url);
+  printf(
+      "try next\n"
+      "  curl %s/v1/chat/completions -H 'content-type: application/json' \\\n"
+      "    -d '{\"model\":\"auto\",\"messages\":[{\"role\":\"user\",\"content\":\"Why is the sky "
+      "blue?\"}]}'\n"
+      "  %s status --url %s\n"
+      "  %s why route:auto --url %s\n"
+      "Ctrl-C drains and ends.\n\n"
+      "Each line below is a decision of the daemon and its reason. route: who is asked first; limit: calls "
+      "at\na time; scale: instances; regulated: other settings; incident: something is wrong; changed: by "
+      "a person;\nexperiment: tried on a share of the traffic; judged, undone: what became of a change.\n\n",
+      url, program, url, program, url);
   fflush(stdout);
 }
 
@@ -307,8 +323,10 @@ static int start(struct run *run) {
   for (size_t i = 0; i < sizeof steps / sizeof *steps && status == CLI_OK; i++) {
     status = steps[i](run);
     if (i > 0 || status != CLI_OK) continue;
-    log_setup(run->config->log_level, run->config->log_json);
-    run->narrates = run->config->provider_count == 0 || isatty(STDOUT_FILENO);
+    bool demo = run->config->provider_count == 0, told = run->options.log_level != NULL;
+    run->narrates = demo || isatty(STDOUT_FILENO);
+    log_setup(demo && !told && run->config->log_level == LOG_INFO ? LOG_WARN : run->config->log_level,
+              run->config->log_json); /* what is worth knowing of the demo is narrated */
   }
   for (unsigned i = 0; status == CLI_OK && i < run->config->notice_count; i++)
     log_warn("config", "%s", run->config->notices[i]);
@@ -317,6 +335,7 @@ static int start(struct run *run) {
 
 /* The reverse of start; what was never started is NULL or does nothing. */
 static void stop(struct run *run) {
+  narrator_hush(run->narrator);
   demo_stop_client(&run->demo);
   if (run->serving) shards_stop(run->shards);
   if (run->ticker) ticker_stop(run->ticker);
@@ -351,6 +370,21 @@ static int wait_for_signal(struct run *run, const sigset_t *signals) {
   return number;
 }
 
+/* For the log, and for whoever looks on. */
+static void announce(const struct run *run, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+static void announce(const struct run *run, const char *format, ...) {
+  char text[256];
+  va_list args;
+  va_start(args, format);
+  vsnprintf(text, sizeof text, format, args);
+  va_end(args);
+  if (run->narrates)
+    narrate("daemon", "%s", text);
+  else
+    log_info("run", "%s", text);
+}
+
 int cli_run(int argc, char **argv) {
   struct run *run = calloc(1, sizeof *run);
   sigset_t signals;
@@ -366,16 +400,18 @@ int cli_run(int argc, char **argv) {
   sigaddset(&signals, SIGTERM);
   sigaddset(&signals, SIGHUP);
   sigprocmask(SIG_BLOCK, &signals, NULL);
+  terminal_take(&run->terminal);
   curl_global_init(CURL_GLOBAL_DEFAULT);
   if (getrandom(&run->seed, sizeof run->seed, 0) < 0) run->seed = (uint64_t)clock_wall_ms();
   int status = start(run);
   if (status == CLI_OK) {
     int number = wait_for_signal(run, &signals);
-    log_info("run", "%s: draining for at most %d s; once more ends at once", strsignal(number),
-             run->config->server.drain_s);
+    announce(run, "%s: draining for at most %d s; once more ends at once",
+             number == SIGINT ? "Ctrl-C" : strsignal(number), run->config->server.drain_s);
   }
   stop(run);
-  if (status == CLI_OK) log_info("run", "drained and stopped");
+  if (status == CLI_OK) announce(run, "drained and stopped");
+  terminal_return(&run->terminal);
   curl_global_cleanup();
   free(run);
   return status;

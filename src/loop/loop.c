@@ -18,6 +18,7 @@
 #define SAVE_LEARNED_NS (5 * NS_PER_S)
 #define SCORE_NS (60 * NS_PER_S)
 #define TELL_LEADER_NS (30 * NS_PER_S)
+#define LEAD 0.02 /* of utility: what a new leader must be ahead of the old one to be worth a word */
 
 static struct router *make_router(const struct plane *plane) {
   struct router_provider providers[MAX_PROVIDERS];
@@ -173,15 +174,17 @@ int loop_restore(struct loop *loop, const struct store_state *state,
 
 /* ---- learn ---- */
 
-/* Says in the ledger when another candidate takes the lead of a route, at most every half minute. */
+/* Says in the ledger when another candidate takes the lead of a route: at most every half minute, and only
+ * when it is clearly better than the one told last. */
 static void tell_leader(struct loop *loop, unsigned r, const struct router_settings *settings) {
   const struct route_spec *route = &loop->plane->routes[r];
   unsigned best = 0;
-  double best_share = -1, best_utility = 0;
+  double best_share = -1, best_utility = 0, leader_utility = -INFINITY;
   if (route->candidate_count < 2) return;
   for (unsigned c = 0; c < route->candidate_count; c++) {
     struct router_estimate e;
     router_estimate(loop->router, r, c, settings, &e);
+    if (c == loop->leader[r]) leader_utility = e.utility;
     if (e.share > best_share && e.in_target_n >= 10) {
       best = c;
       best_share = e.share;
@@ -189,7 +192,7 @@ static void tell_leader(struct loop *loop, unsigned r, const struct router_setti
     }
   }
   bool soon = loop->leader[r] != NO_PROVIDER && loop->now_ns - loop->leader_told_ns[r] < TELL_LEADER_NS;
-  if (best_share < 0 || best == loop->leader[r] || soon) return;
+  if (best_share < 0 || best == loop->leader[r] || soon || best_utility < leader_utility + LEAD) return;
   char name[NAME_SIZE + 8], words[REASON_SIZE];
   snprintf(name, sizeof name, "route:%s", route->name);
   snprintf(words, sizeof words, "%.60s now leads with utility %.3f and %.0f %% of the picks",

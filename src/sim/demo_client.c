@@ -32,7 +32,7 @@ enum {
 
 struct act {
   int at_s, patience_s; /* how long it waits for the experiment; 0: not at all */
-  const char *what;     /* completes "demo client: " */
+  const char *what;     /* completes "the demo client ..." */
   const char *method, *path;
   cJSON *(*body)(const struct scenario *scenario);
 };
@@ -92,7 +92,7 @@ struct demo_client {
 
 static void say(const struct demo_client *client, const char *what, const char *more) {
   char line[2 * TEXT_SIZE];
-  snprintf(line, sizeof line, "demo client: %s%.500s", what, more);
+  snprintf(line, sizeof line, "%s%.500s", what, more);
   client->say(line);
 }
 

@@ -32,8 +32,13 @@ static int take_anomaly(void *ctx, const struct anomaly_row *row) {
   return -5;
 }
 
+static int take_commit(void *ctx) {
+  (void)ctx;
+  return 0;
+}
+
 static const struct store_sink inner = {
-    .ledger = take_ledger, .judgement = take_judgement, .anomaly = take_anomaly};
+    .ledger = take_ledger, .judgement = take_judgement, .anomaly = take_anomaly, .commit = take_commit};
 
 /* What was printed while act ran. */
 static char *heard(void (*act)(struct store_sink *sink)) {
@@ -47,6 +52,7 @@ static char *heard(void (*act)(struct store_sink *sink)) {
   struct store_sink sink = narrator_sink(narrator);
   passed = 0;
   act(&sink);
+  sink.commit(sink.ctx);
   fflush(stdout);
   dup2(out, STDOUT_FILENO);
   close(out);
@@ -84,9 +90,9 @@ static void each_change_is_a_line_with_its_reason(void **state) {
   const char *text = heard(tell_changes);
   assert_int_equal(lines(text), 3);
   assert_int_equal(passed, 3);
-  assert_non_null(strstr(text, "changed     retry_attempts 3 -> 5 by http: because\n"));
-  assert_non_null(strstr(text, "limit       concurrency_limit.a 3 -> 5 by controller:gradient2: because\n"));
-  assert_non_null(strstr(text, "route       route:auto: a leads\n"));
+  assert_non_null(strstr(text, "changed      retry_attempts 3 -> 5 by http: because\n"));
+  assert_non_null(strstr(text, "limit        concurrency_limit.a 3 -> 5 by controller:gradient2: because\n"));
+  assert_non_null(strstr(text, "route        route:auto: a leads\n"));
 }
 
 static void tell_judgement(struct store_sink *sink) {
@@ -101,8 +107,8 @@ static void tell_judgement(struct store_sink *sink) {
 static void a_judgement_names_what_it_judges(void **state) {
   (void)state;
   const char *text = heard(tell_judgement);
-  assert_non_null(strstr(text, "undone      retry_attempts (change 7): undone: it cost 12 %\n"));
-  assert_non_null(strstr(text, "undone      a change (change 263): undone"));
+  assert_non_null(
+      strstr(text, "undone       retry_attempts (change 7), a change (change 263): undone: it cost 12 %\n"));
   assert_int_equal(passed, 3);
 }
 
@@ -125,13 +131,54 @@ static void an_incident_is_told_once_when_it_opens_and_once_when_it_closes(void 
   const char *text = heard(tell_incidents);
   assert_int_equal(lines(text), 2);
   assert_int_equal(passed, 4);
-  assert_non_null(strstr(text, "incident    critical: errors at a: many\n"));
-  assert_non_null(strstr(text, "incident    over: errors at a: many\n"));
+  assert_non_null(strstr(text, "incident     critical: errors at a: many\n"));
+  assert_non_null(strstr(text, "incident     over: errors at a: many\n"));
+}
+
+static void undo_two(struct store_sink *sink) {
+  struct ledger_row row = change(7, "limit.a", "rollback");
+  row.reason = "undone: it did harm";
+  sink->ledger(sink->ctx, &row);
+  row.id = 8;
+  row.name = "limit.b";
+  sink->ledger(sink->ctx, &row);
+  struct judgement_row judged = {.ledger_id = 5, .outcome = "undone", .words = "it did harm"};
+  sink->judgement(sink->ctx, &judged);
+}
+
+static void changes_with_one_reason_are_one_line_and_its_judgement_is_not_told_again(void **state) {
+  (void)state;
+  const char *text = heard(undo_two);
+  assert_int_equal(lines(text), 1);
+  assert_int_equal(passed, 3);
+  assert_non_null(
+      strstr(text, "undone       limit.a 3 -> 5, limit.b 3 -> 5 by rollback: undone: it did harm\n"));
+}
+
+static void decide(struct store_sink *sink) {
+  struct ledger_row row = {
+      .id = 3, .kind = "note", .name = "experiment:x", .from = NAN, .to = NAN, .reason = "better"};
+  sink->ledger(sink->ctx, &row);
+  row = change(4, "retry_attempts", "experiment:x");
+  row.reason = "better";
+  row.from = 0.855687;
+  row.to = 12345.4;
+  sink->ledger(sink->ctx, &row);
+}
+
+static void what_was_just_said_is_not_said_again(void **state) {
+  (void)state;
+  const char *text = heard(decide);
+  assert_int_equal(lines(text), 2);
+  assert_non_null(strstr(text, "experiment   experiment:x: better\n"));
+  assert_non_null(strstr(text, "experiment   retry_attempts 0.8557 -> 12345 by experiment:x\n"));
 }
 
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(each_change_is_a_line_with_its_reason),
+      cmocka_unit_test(changes_with_one_reason_are_one_line_and_its_judgement_is_not_told_again),
+      cmocka_unit_test(what_was_just_said_is_not_said_again),
       cmocka_unit_test(a_judgement_names_what_it_judges),
       cmocka_unit_test(an_incident_is_told_once_when_it_opens_and_once_when_it_closes),
   };
