@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum setting_kind {
   KIND_PORT,
@@ -340,7 +341,9 @@ int config_load(const struct config_source *source, struct config **out, char **
   reader_init(&r, source->path ? source->path : "configuration");
   int count = parse_layers(source, layers, error, sizeof error);
   if (count < 0)
-    reader_problem_of(&r, error, "correct the line and start again");
+    reader_problem_of(&r, error,
+                      source->path && access(source->path, R_OK) != 0 ? "name another file with --config"
+                                                                      : "correct the line and start again");
   else
     read_all(c, &r, source, layers, count);
   toml_free(layers[0].doc);

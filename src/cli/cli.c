@@ -33,7 +33,9 @@ static const struct subcommand subcommands[] = {
      "Ctrl-C or SIGTERM drains and ends; a second one ends at once. docs/configuration.md lists the keys of "
      "the\n"
      "file and the environment variables.\n"},
-    {"status", "what the daemon sees and does now", cli_status, "usage: self-improve status [options]\n"},
+    {"status", "what the daemon sees and does now", cli_status,
+     "usage: self-improve status [options]\n\n"
+     "Requests, utility and providers as the daemon sees them now, and what is under way.\n"},
     {"why", "why a tunable, route or experiment is as it is", cli_why,
      "usage: self-improve why NAME [options]\n\n"
      "NAME is a tunable (retry_attempts, concurrency_limit.openai) or another subject of the ledger "
@@ -48,7 +50,7 @@ static const struct subcommand subcommands[] = {
      "A and B are snapshot ids, their first six or more characters, head or best.\n"},
     {"rollback", "go back to a snapshot", cli_rollback,
      "usage: self-improve rollback ID [--reason TEXT] [options]\n\n"
-     "Needs a running daemon.\n"},
+     "ID is as for diff; self-improve history lists them. Needs a running daemon.\n"},
     {"experiments", "experiments and their verdicts", cli_experiments,
      "usage: self-improve experiments [options]\n\n"
      "  --limit N         how many (default 20)\n"},
@@ -92,6 +94,7 @@ int cli_misused(const char *name) {
 }
 
 int cli_main(int argc, char **argv) {
+  static char title[48];
   const char *name = argc > 1 ? argv[1] : "--help";
   if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0 || strcmp(name, "help") == 0)
     return overview(stdout, CLI_OK);
@@ -101,12 +104,14 @@ int cli_main(int argc, char **argv) {
   }
   const struct subcommand *s = find(name);
   if (!s) {
-    fprintf(stderr, "self-improve: there is no command %s\n\n", name);
-    return overview(stderr, CLI_USAGE);
+    fprintf(stderr, "self-improve: there is no command %s; self-improve --help lists them\n", name);
+    return CLI_USAGE;
   }
   if (s->help && *s->help && argc > 2 && (strcmp(argv[2], "--help") == 0 || strcmp(argv[2], "-h") == 0)) {
     cli_help(name);
     return CLI_OK;
   }
+  snprintf(title, sizeof title, "self-improve %s", name);
+  argv[1] = title; /* what getopt puts before its messages */
   return s->run(argc - 1, argv + 1);
 }

@@ -1,8 +1,8 @@
 #ifndef CLI_CLI_H
 #define CLI_CLI_H
 
-/* The subcommands. Each gets its own name as argv[0], prints for people, and returns the exit status: 0 done,
- * 1 it could not be done, 2 wrong use or wrong configuration. */
+/* The subcommands. Each gets "self-improve" and its own name as argv[0], prints for people, and returns the
+ * exit status: 0 done, 1 it could not be done, 2 wrong use or wrong configuration. */
 
 #define CLI_VERSION "0.1.0"
 

@@ -96,8 +96,7 @@ bool client_parse(struct client *c, int argc, char **argv, unsigned min, unsigne
   for (; optind < argc && c->name_count < 2; optind++)
     c->names[c->name_count++] = argv[optind];
   if (c->name_count < min || c->name_count > max || optind < argc) {
-    fprintf(stderr, "self-improve %s: wants %u name%s, not %u\n", argv[0], max, max == 1 ? "" : "s",
-            c->name_count);
+    fprintf(stderr, "%s: wants %u name%s, not %u\n", argv[0], max, max == 1 ? "" : "s", c->name_count);
     return false;
   }
   const char *key = getenv("API_KEY");

@@ -18,12 +18,12 @@ static void stop(int sign) {
 }
 
 static void help(FILE *out) {
-  fputs("usage: self-improve fleet --scenario FILE [options]\n\n"
+  fputs("usage: self-improve fleet [options]\n\n"
         "Serves the simulated providers of a scenario over HTTP, in OpenAI's form, at\n"
         "http://HOST:PORT/NAME/v1. The first line says where. Model names fault-S01, -S03, -S04, -S06, -S08 "
         "and\n"
         "-S09 at provider \"faults\" fail on purpose; POST /_plant/event starts an event.\n\n"
-        "  --scenario FILE   the world (data/scenarios/demo.toml)\n"
+        "  --scenario FILE   the world (default data/scenarios/demo.toml)\n"
         "  --data DIR        recorded traces and prompts (default data)\n"
         "  --provider NAME   serve this one; may be given again (default: all)\n"
         "  --host H          numeric address to listen on (default 127.0.0.1)\n"
@@ -137,18 +137,18 @@ static int serve(const struct fleet_settings *settings) {
 }
 
 int cli_fleet(int argc, char **argv) {
-  struct fleet_settings settings = {.seed = 1, .speed = 1};
+  struct fleet_settings settings = {.scenario = "data/scenarios/demo.toml", .seed = 1, .speed = 1};
   optind = 1;
   for (int option; (option = getopt_long(argc, argv, "h", options, NULL)) != -1;) {
     if (option == 'h') {
       help(stdout);
       return CLI_OK;
     }
-    if (!take_option(option, &settings)) return CLI_USAGE;
+    if (!take_option(option, &settings)) return cli_misused("fleet");
   }
-  if (!settings.scenario || optind < argc) {
-    help(stderr);
-    return CLI_USAGE;
+  if (optind < argc) {
+    fprintf(stderr, "self-improve fleet: %s is no option\n", argv[optind]);
+    return cli_misused("fleet");
   }
   if (settings.cold_start && !settings.instances) settings.instances = 1;
   return serve(&settings);

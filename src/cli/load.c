@@ -25,7 +25,7 @@ static void on_signal(int sign) {
 
 static void help(FILE *out) {
   fputs(
-      "usage: self-improve load --url URL [options]\n\n"
+      "usage: self-improve load [options]\n\n"
       "Sends the traffic of a scenario to a gateway, never waiting for answers, and measures what its users\n"
       "see. Ends after --seconds or --requests, or at Ctrl-C; a second one does not wait for answers.\n\n"
       "  --url URL             the gateway (default http://127.0.0.1:8080)\n"
@@ -40,8 +40,8 @@ static void help(FILE *out) {
       "  --seconds N           stop sending after so long\n"
       "  --requests N          or after so many\n"
       "  --stream-share S      how many of the answers stream (default: as the scenario says)\n"
-      "  --feedback-share S    how many of the answers are rewarded, --feedback-delay N: after N s on "
-      "average\n"
+      "  --feedback-share S    how many of the answers are rewarded (default: as the scenario says)\n"
+      "  --feedback-delay N    after so many seconds on average (default: as the scenario says)\n"
       "  --timeout N           a client leaves after so many seconds (default: as the scenario says)\n"
       "  --max-in-flight N     beyond, requests are not sent but counted (default 1000)\n"
       "  --seed N              of everything random (default 1)\n"
@@ -342,11 +342,11 @@ int cli_load(int argc, char **argv) {
       help(stdout);
       return CLI_OK;
     }
-    if (!take_option(letter, &o)) return CLI_USAGE;
+    if (!take_option(letter, &o)) return cli_misused("load");
   }
   if (optind < argc) {
-    help(stderr);
-    return CLI_USAGE;
+    fprintf(stderr, "self-improve load: %s is no option\n", argv[optind]);
+    return cli_misused("load");
   }
   return send_load(&o);
 }

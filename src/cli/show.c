@@ -152,13 +152,19 @@ int cli_why(int argc, char **argv) {
   if (!json) json = client_ask(&client, path, QUERY_TUNABLE_HISTORY, client.names[0], &offline);
   if (!json) return CLI_FAILED;
   if (printed(&client, json)) return finish(json);
-  note_offline(&client, offline);
   if (status != 200 && cJSON_GetArraySize(table_list(json)) == 0) {
-    fprintf(stderr, "self-improve: nothing is known of %s; status and GET /api/v1/tunables list the names\n",
-            client.names[0]);
+    if (offline)
+      fprintf(stderr, "self-improve: no daemon answers at %s, and its database %s tells of no change of %s\n",
+              client.url, client.database, client.names[0]);
+    else
+      fprintf(stderr,
+              "self-improve: nothing is known of %s; GET %s/api/v1/tunables lists the tunables, "
+              "history --changes what else has a story\n",
+              client.names[0], client.url);
     cJSON_Delete(json);
     return CLI_FAILED;
   }
+  note_offline(&client, offline);
   print_why(json, client.names[0]);
   return finish(json);
 }
