@@ -48,7 +48,7 @@ help: ## list the targets
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | sort | column -t -s '	'
 
 run: install-run ## install what is missing, build, start the daemon
-	@$(MAKE) --no-print-directory -j$(JOBS) build
+	@$(MAKE) --no-print-directory -s -j$(JOBS) build
 	@exec $(PROGRAM) run --config data/self-improve.toml
 
 test: install-test ## install what is missing, build, run everything that must pass
