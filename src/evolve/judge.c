@@ -1,8 +1,14 @@
 /* Mean utility a request is a ratio, sum of utility over sum of requests, of blocks of 10 s. With residuals
- * e_b = u_b - mean * n_b its variance is sum e_b^2 / N^2 (delta method), never less than what all blocks
- * together say, times the inflation that neighbouring blocks which resemble each other cause: the larger of
- * (1 + r) / (1 - r) from the lag-1 autocorrelation r, pushed up by half its own error, and the variance of
- * sums over a minute against that of blocks.
+ * e_b = u_b - mean * n_b its variance is sum e_b^2 / N^2 (delta method), times the inflation that
+ * neighbouring blocks which resemble each other cause: the larger of (1 + r) / (1 - r) from the lag-1
+ * autocorrelation r, pushed up by half its own error, and the variance of sums over a minute against that of
+ * blocks.
+ *
+ * Both means are measured against the variance that is usual without the change: that of the half hour
+ * before. Harm is seldom steady (breakers open, the router avoids, limits recover), and the more it swings
+ * the wider an interval from its own variance would be. Two things make up for what the past may not have
+ * shown: a floor, as if some requests missed their target even in calm times, and a clip, so that one bad
+ * block proves nothing.
  *
  * The mean before is one fixed estimate; the mean after is looked at again and again and gets a one-sided
  * confidence sequence. The two errors are independent and add in squares, with quantiles of t for the few
@@ -23,9 +29,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define ALPHA 0.01
+#define ALPHA 0.003
 #define TUNED_BLOCKS 12.0
 #define PRACTICAL 0.02
+#define CALM_MISSES 0.02 /* share of requests */
+#define CLIP 3.0         /* usual deviations of a block */
 #define MAX_INFLATION 4.0
 #define PRIOR_INFLATION 1.5
 enum { HISTORY = 180, FEW = 30, MINUTE = 6, MIN_SUMS = 8, ONSET_SLACK = 2 };
@@ -196,31 +204,46 @@ static double inflation(const struct series *history) {
 
 /* ---- one trial ---- */
 
-static double variance_of_mean(const struct series *s, double per_request, double inflated) {
-  double own = s->count > 1 ? s->squares / (s->n * s->n) * s->count / (s->count - 1.0) : 0.0;
-  return inflated * fmax(own, per_request / s->n);
+/* Variance a request without any change: of the blocks before, at least that of CALM_MISSES. */
+static double usual_variance(const struct series *history, double scale) {
+  double count = history->count;
+  double seen = count > 1 ? history->squares / history->n * count / (count - 1.0) : 0.0;
+  return fmax(seen, CALM_MISSES * (1.0 - CALM_MISSES) * scale * scale);
 }
 
-static void compare(const struct series *before, const struct series *after, double inflated,
-                    struct judge_verdict *v) {
-  double count = before->count + after->count;
-  double per_request = (before->squares + after->squares) / (before->n + after->n) * count / (count - 2.0);
-  double variance_before = variance_of_mean(before, per_request, inflated);
-  double variance_after = variance_of_mean(after, per_request, inflated);
+/* The mean with no block further from `centre` than CLIP of its usual deviations. */
+static double clipped_mean(const struct series *s, double centre, double variance) {
+  double sum = 0.0;
+  for (unsigned i = 0; i < s->count; i++) {
+    double most = CLIP * sqrt(variance * s->points[i].n);
+    sum += fmin(fmax(s->points[i].u - centre * s->points[i].n, -most), most);
+  }
+  return centre + sum / s->n;
+}
+
+static void compare(const struct series *history, const struct series *before, const struct series *after,
+                    double scale, struct judge_verdict *v) {
+  double inflated = inflation(history);
+  double variance = inflated * usual_variance(history, scale);
   double z = gsl_cdf_ugaussian_Qinv(ALPHA / 2.0);
-  double t = gsl_cdf_tdist_Qinv(ALPHA / 2.0, fmax((count - 2.0) / inflated, 2.0));
-  double before_half = t * sqrt(variance_before);
+  double t = gsl_cdf_tdist_Qinv(ALPHA / 2.0, fmax((history->count - 1.0) / inflated, 2.0));
+  double before_half = t * sqrt(variance / before->n);
   double after_half =
-      t / z * confseq_half_width_one_sided(variance_after * after->count, after->count, ALPHA, TUNED_BLOCKS);
+      t / z *
+      confseq_half_width_one_sided(variance / after->n * after->count, after->count, ALPHA, TUNED_BLOCKS);
   double half = hypot(before_half, after_half);
   v->effect = after->mean - before->mean;
-  v->low = v->effect - half;
-  v->high = v->effect + half;
+  double certain = clipped_mean(after, before->mean, variance) - before->mean;
+  v->low = fmin(v->effect, certain) - half;
+  v->high = fmax(v->effect, certain) + half;
+}
+
+static double scale_of(double before, const struct objective *objective) {
+  return fmax(fabs(before), 0.05 * objective->quality_weight);
 }
 
 static bool does_harm(const struct judge_verdict *v, const struct objective *objective) {
-  double scale = fmax(fabs(v->before), 0.05 * objective->quality_weight);
-  return v->high < 0.0 && v->effect < -PRACTICAL * scale;
+  return v->high < 0.0 && v->effect < -PRACTICAL * scale_of(v->before, objective);
 }
 
 static void put_words(struct judge_verdict *v, bool enough) {
@@ -262,7 +285,7 @@ void judge_trial(const struct judge *j, int64_t start_ns, int64_t now_ns, int64_
   bool enough = before.count >= JUDGE_MIN_BEFORE && after.count >= JUDGE_MIN_AFTER &&
                 before.n >= JUDGE_MIN_REQUESTS && after.n >= JUDGE_MIN_REQUESTS;
   if (enough) {
-    compare(&before, &after, inflation(&history), v);
+    compare(&history, &before, &after, scale_of(before.mean, view->objective), v);
     v->finding = does_harm(v, view->objective) ? JUDGE_HARM : over ? JUDGE_NO_HARM : JUDGE_UNDECIDED;
   }
   put_words(v, enough);
