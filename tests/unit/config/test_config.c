@@ -365,6 +365,15 @@ static void the_environment_wins_over_the_file(void **state) {
   config_free(c);
 }
 
+static void parts_of_the_loop_run_unless_switched_off(void **state) {
+  (void)state;
+  struct config *c = load_with("[loop]\nlearn = false\n" PROVIDER("a", "model = \"m\""), NULL);
+  assert_true(c->control && c->evolve);
+  assert_false(c->learn);
+  assert_false(c->observe);
+  config_free(c);
+}
+
 static void wrong_variables_are_refused_by_name(void **state) {
   (void)state;
   char *environment[] = {"SELF_IMPROVE_RETRY_ATTEMPTS=many",
@@ -472,6 +481,7 @@ int main(void) {
       cmocka_unit_test(a_candidate_may_be_a_provider_or_a_model),
       cmocka_unit_test(local_providers_have_instances_within_their_bounds),
       cmocka_unit_test(the_environment_wins_over_the_file),
+      cmocka_unit_test(parts_of_the_loop_run_unless_switched_off),
       cmocka_unit_test(wrong_variables_are_refused_by_name),
       cmocka_unit_test(providers_come_from_the_environment),
       cmocka_unit_test(too_many_providers_are_refused),
