@@ -5,6 +5,7 @@
 
 #include "cli/narrate.h"
 
+#include "cli/table.h"
 #include "sys/clock.h"
 
 #include <math.h>
@@ -116,20 +117,15 @@ static const char *story(const struct ledger_row *row) {
   return strncmp(name, "instances", 9) == 0 ? "scale" : "regulated";
 }
 
-/* Four digits are enough to read; whole numbers stay whole. */
-static const char *digits(double value, char out[32]) {
-  snprintf(out, 32, fabs(value) >= 1000 ? "%.0f" : "%.4g", value);
-  return out;
-}
-
 static void describe_change(const struct ledger_row *row, char *out, size_t size) {
-  char from[32], to[32], least[32], most[32];
-  int n = snprintf(out, size, "%.150s %s -> %s", row->name ? row->name : "", digits(row->from, from),
-                   digits(row->to, to));
+  char from[TABLE_NUMBER], to[TABLE_NUMBER], least[TABLE_NUMBER], most[TABLE_NUMBER];
+  int n = snprintf(out, size, "%.150s %s -> %s", row->name ? row->name : "", table_number(row->from, from),
+                   table_number(row->to, to));
   if (strcmp(row->kind, "episode") != 0 || row->count < 2) return;
   n += snprintf(out + n, size - (size_t)n, " in %lld steps", (long long)row->count);
   if (row->least < fmin(row->from, row->to) || row->most > fmax(row->from, row->to))
-    snprintf(out + n, size - (size_t)n, " from %s to %s", digits(row->least, least), digits(row->most, most));
+    snprintf(out + n, size - (size_t)n, " from %s to %s", table_number(row->least, least),
+             table_number(row->most, most));
 }
 
 static void tell_ledger(struct narrator *n, const struct ledger_row *row) {

@@ -101,15 +101,17 @@ int cli_status(int argc, char **argv) {
 
 /* One entry in words: what, by whom, why, what came of it. */
 static void print_entry(const cJSON *row) {
-  char when[TABLE_TIME];
+  char when[TABLE_TIME], before[TABLE_NUMBER], after[TABLE_NUMBER];
+  const char *kind = cJSON_GetStringValue(cJSON_GetObjectItem(row, "kind"));
   const cJSON *from = cJSON_GetObjectItem(row, "from"), *to = cJSON_GetObjectItem(row, "to");
   const char *actor = cJSON_GetStringValue(cJSON_GetObjectItem(row, "actor"));
   const char *reason = cJSON_GetStringValue(cJSON_GetObjectItem(row, "reason"));
   const cJSON *judgement = cJSON_GetObjectItem(row, "judgement"),
               *evidence = cJSON_GetObjectItem(row, "evidence");
   table_time(cJSON_GetNumberValue(cJSON_GetObjectItem(row, "wall_ms")), when);
-  if (cJSON_IsNumber(from) && cJSON_IsNumber(to))
-    printf("  %s  %g -> %g", when, from->valuedouble, to->valuedouble);
+  if (cJSON_IsNumber(from) && cJSON_IsNumber(to) && !(kind && strcmp(kind, "note") == 0))
+    printf("  %s  %s -> %s", when, table_number(from->valuedouble, before),
+           table_number(to->valuedouble, after));
   else
     printf("  %s  noted", when);
   printf(" by %s: %s\n", actor ? actor : "?", reason ? reason : "");

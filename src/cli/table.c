@@ -1,6 +1,7 @@
 #include "cli/table.h"
 
 #include <cjson/cJSON.h>
+#include <math.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
@@ -30,12 +31,18 @@ void table_time(double wall_ms, char out[TABLE_TIME]) {
   strftime(out, TABLE_TIME, "%Y-%m-%d %H:%M:%S", &local);
 }
 
+const char *table_number(double value, char out[TABLE_NUMBER]) {
+  bool whole = value == floor(value) && fabs(value) < 1e15;
+  snprintf(out, TABLE_NUMBER, whole || (fabs(value) >= 1000 && fabs(value) < 1e15) ? "%.0f" : "%.4g", value);
+  return out;
+}
+
 static void cell(const cJSON *value, const struct column *column, char out[CELL]) {
   const char *text = cJSON_GetStringValue(value);
   if (cJSON_IsNumber(value) && column->kind == COLUMN_TIME)
     table_time(value->valuedouble, out);
   else if (cJSON_IsNumber(value))
-    snprintf(out, CELL, "%.6g", value->valuedouble);
+    table_number(value->valuedouble, out);
   else if (cJSON_IsBool(value))
     snprintf(out, CELL, "%s", cJSON_IsTrue(value) ? "yes" : "no");
   else if (text && column->kind == COLUMN_ID)

@@ -5,10 +5,13 @@
 
 struct cJSON;
 
-enum { TABLE_TIME = 32 };
+enum { TABLE_TIME = 32, TABLE_NUMBER = 32 };
 
 /* Unix milliseconds as local date and time. */
 void table_time(double wall_ms, char out[TABLE_TIME]);
+
+/* Four digits are enough to read; whole numbers stay whole. Returns out. */
+const char *table_number(double value, char out[TABLE_NUMBER]);
 
 struct column {
   const char *title, *key; /* key: a member, "outer.inner" for one of an object inside */
