@@ -63,11 +63,26 @@ void judge_refused(struct judge *j, uint64_t count, int64_t now_ns);
 void judge_trial(const struct judge *j, int64_t start_ns, int64_t now_ns, int64_t horizon_ns,
                  const struct judge_view *view, struct judge_verdict *verdict);
 
-/* Of several open trials, at least one of which was found harmful: which one did it? The latest begun before
- * the utility broke (the break is the maximum of the CUSUM statistic, give or take two blocks). Returns its
- * index, or -1 when all began later; *onset_ns is where it broke. starts: at most JUDGE_TRIALS. */
-int judge_attribute(const struct judge *j, const int64_t *starts, unsigned count, int64_t now_ns,
-                    const struct judge_view *view, int64_t *onset_ns);
+/* What a change can spoil, for judge_attribute. */
+enum judge_channel {
+  JUDGE_LOST = 1, /* no answer */
+  JUDGE_LATE = 2, /* answered past the targets */
+  JUDGE_DOLLARS = 4,
+  JUDGE_QUALITY = 8 /* answered by lesser models */
+};
+
+struct judge_suspect {
+  int64_t start_ns;
+  unsigned channels; /* enum judge_channel that it acts through first */
+};
+
+/* Of several open trials, at least one of which was found harmful: which one did it? Suspects are those begun
+ * before the utility broke, or so shortly after the likeliest break that they may be its cause just as well.
+ * Of those begun within a minute of each other the one that acts through the channel that was hurt most is
+ * preferred; then the latest. Returns its index, or -1 when all began too late; *onset_ns is where it broke.
+ * At most JUDGE_TRIALS. */
+int judge_attribute(const struct judge *j, const struct judge_suspect *suspects, unsigned count,
+                    int64_t now_ns, const struct judge_view *view, int64_t *onset_ns);
 
 /* Leaves these blocks out of every later judgement: the harm of one change must not be held against the
  * others. The blocks that hold from_ns and to_ns are left out too; from_ns lies in the past, to_ns may lie in

@@ -170,6 +170,7 @@ void trial_add(struct loop *loop, struct trial *trial, struct tunable_key key, d
 void trials_run(struct loop *loop);
 void trials_end_on(struct loop *loop, struct tunable_key key, const char *outcome, const char *words);
 void judge_qualities(const struct loop *loop, double *qualities);
+unsigned channels_of(uint32_t groups); /* enum judge_channel that effect groups act through */
 
 /* ---- experiments.c ---- */
 void experiments_run(struct loop *loop);

@@ -88,14 +88,36 @@ static void judge_with(const struct loop *loop, const struct trial *t, const dou
   judge_trial(loop->judge, t->start_ns, loop->now_ns, t->window_ns, &view, v);
 }
 
-/* The harm found in a trial goes to whichever was begun last before the break. True when something was
- * undone. */
+/* Through what the values of an effect group can do harm. */
+static const unsigned channels_of_group[GROUPS] = {
+    [GROUP_BUFFERS] = JUDGE_LOST,
+    [GROUP_QUEUE] = JUDGE_LOST | JUDGE_LATE,
+    [GROUP_ADMISSION] = JUDGE_LOST,
+    [GROUP_BREAKER] = JUDGE_LOST | JUDGE_QUALITY,
+    [GROUP_RETRY] = JUDGE_LOST,
+    [GROUP_TIMEOUTS] = JUDGE_LOST | JUDGE_LATE | JUDGE_QUALITY,
+    [GROUP_LIMITS] = JUDGE_LOST | JUDGE_LATE | JUDGE_QUALITY,
+    [GROUP_SCALE] = JUDGE_LATE | JUDGE_DOLLARS,
+    [GROUP_ROUTING] = JUDGE_LATE | JUDGE_DOLLARS | JUDGE_QUALITY,
+    [GROUP_COALESCE] = JUDGE_DOLLARS,
+    [GROUP_MEMORY] = JUDGE_LOST,
+};
+
+unsigned channels_of(uint32_t groups) {
+  unsigned channels = 0;
+  for (unsigned g = 0; g < GROUPS; g++)
+    if (groups >> g & 1) channels |= channels_of_group[g];
+  return channels;
+}
+
+/* The harm found in a trial goes to the likeliest cause. True when something was undone. */
 static bool attribute(struct loop *loop, const double *qualities) {
-  int64_t starts[TRIALS_MAX], onset_ns;
+  struct judge_suspect suspects[TRIALS_MAX];
+  int64_t onset_ns;
   struct judge_view view = {qualities, &loop->plane->objective};
   for (unsigned i = 0; i < loop->trial_count; i++)
-    starts[i] = loop->trials[i].start_ns;
-  int culprit = judge_attribute(loop->judge, starts, loop->trial_count, loop->now_ns, &view, &onset_ns);
+    suspects[i] = (struct judge_suspect){loop->trials[i].start_ns, channels_of(loop->trials[i].groups)};
+  int culprit = judge_attribute(loop->judge, suspects, loop->trial_count, loop->now_ns, &view, &onset_ns);
   if (culprit < 0 || !loop->trials[culprit].guarded) return false;
   struct judge_verdict v;
   judge_with(loop, &loop->trials[culprit], qualities, &v);

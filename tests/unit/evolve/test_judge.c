@@ -252,21 +252,76 @@ static void harm_goes_to_the_trial_begun_before_the_break(void **state) {
   for (uint64_t seed = 1; seed <= 200; seed++) {
     struct run run;
     struct world worse = calm;
-    int64_t starts[3], onset = 0;
+    struct judge_suspect suspects[3] = {0};
+    int64_t onset = 0;
     worse.in_target *= 0.85;
     begin(&run, seed);
     pass(&run, &calm, 700);
-    starts[0] = now(&run);
+    suspects[0].start_ns = now(&run);
     pass(&run, &calm, 180);
-    starts[1] = now(&run);
+    suspects[1].start_ns = now(&run);
     pass(&run, &worse, 120);
-    starts[2] = now(&run);
+    suspects[2].start_ns = now(&run);
     pass(&run, &worse, 60);
-    int blamed = judge_attribute(run.judge, starts, 3, now(&run), &view, &onset);
-    right += blamed == 1 && llabs(onset - starts[1]) <= 40 * NS_PER_S;
+    int blamed = judge_attribute(run.judge, suspects, 3, now(&run), &view, &onset);
+    right += blamed == 1 && llabs(onset - suspects[1].start_ns) <= 40 * NS_PER_S;
     judge_destroy(run.judge);
   }
   assert_in_range(right, 190, 200);
+}
+
+/* Two changes ten seconds apart, the harmful one first or last: how often the right one is blamed. */
+static int blamed_rightly(struct world worse, bool harmful_first, unsigned harmful, unsigned other) {
+  int right = 0;
+  for (uint64_t seed = 1; seed <= 200; seed++) {
+    struct run run;
+    int64_t onset = 0;
+    begin(&run, seed);
+    pass(&run, &calm, 700 + (int)(seed % 10));
+    struct judge_suspect first = {now(&run), harmful_first ? harmful : other};
+    pass(&run, harmful_first ? &worse : &calm, 10);
+    struct judge_suspect suspects[2] = {first, {now(&run), harmful_first ? other : harmful}};
+    pass(&run, &worse, 80);
+    right += judge_attribute(run.judge, suspects, 2, now(&run), &view, &onset) == (harmful_first ? 0 : 1);
+    judge_destroy(run.judge);
+  }
+  return right;
+}
+
+/* The demo: an experiment is promoted ten seconds before a person pushes what does harm, or just after. */
+static void of_two_close_changes_the_one_that_acts_through_the_hurt_channel_is_blamed(void **state) {
+  (void)state;
+  struct world late = calm, failing = calm, dear = calm;
+  late.in_target *= 0.7;
+  failing.failing = 0.3;
+  dear.usd *= 12;
+  assert_in_range(blamed_rightly(late, false, JUDGE_LATE, JUDGE_LOST), 195, 200);
+  assert_in_range(blamed_rightly(late, true, JUDGE_LATE, JUDGE_LOST), 195, 200);
+  assert_in_range(blamed_rightly(failing, true, JUDGE_LOST, JUDGE_DOLLARS), 195, 200);
+  assert_in_range(blamed_rightly(dear, true, JUDGE_DOLLARS, JUDGE_LOST | JUDGE_LATE), 195, 200);
+  assert_in_range(blamed_rightly(late, false, JUDGE_LATE, JUDGE_LATE), 195,
+                  200); /* undecided: the later one */
+}
+
+/* Bad luck in the twenty seconds before a harmful change moves the likeliest break ahead of it. */
+static void a_bad_block_before_a_change_does_not_clear_it(void **state) {
+  (void)state;
+  int blamed = 0;
+  for (uint64_t seed = 1; seed <= 200; seed++) {
+    struct run run;
+    int64_t onset = 0;
+    struct world unlucky = calm, worse = calm;
+    unlucky.in_target *= 0.85;
+    worse.in_target *= 0.88;
+    begin(&run, seed);
+    pass(&run, &calm, 680);
+    pass(&run, &unlucky, 20);
+    struct judge_suspect suspect = {now(&run), JUDGE_LATE};
+    pass(&run, &worse, 200);
+    blamed += judge_attribute(run.judge, &suspect, 1, now(&run), &view, &onset) == 0;
+    judge_destroy(run.judge);
+  }
+  assert_in_range(blamed, 180, 200);
 }
 
 static void a_break_before_every_trial_blames_none(void **state) {
@@ -277,11 +332,12 @@ static void a_break_before_every_trial_blames_none(void **state) {
   begin(&run, 9);
   pass(&run, &calm, 700);
   pass(&run, &worse, 200);
-  int64_t start = now(&run), onset = 0;
+  struct judge_suspect suspect = {now(&run), JUDGE_LATE};
+  int64_t onset = 0;
   pass(&run, &worse, 100);
-  assert_int_equal(judge_attribute(run.judge, &start, 1, now(&run), &view, &onset), -1);
+  assert_int_equal(judge_attribute(run.judge, &suspect, 1, now(&run), &view, &onset), -1);
   assert_in_range(onset, 690 * NS_PER_S, 720 * NS_PER_S);
-  assert_int_equal(judge_attribute(run.judge, &start, 0, now(&run), &view, &onset), -1);
+  assert_int_equal(judge_attribute(run.judge, &suspect, 0, now(&run), &view, &onset), -1);
   judge_destroy(run.judge);
 }
 
@@ -343,6 +399,8 @@ int main(void) {
       cmocka_unit_test(a_loss_below_two_percent_is_left_alone),
       cmocka_unit_test(learning_about_quality_is_no_effect),
       cmocka_unit_test(harm_goes_to_the_trial_begun_before_the_break),
+      cmocka_unit_test(of_two_close_changes_the_one_that_acts_through_the_hurt_channel_is_blamed),
+      cmocka_unit_test(a_bad_block_before_a_change_does_not_clear_it),
       cmocka_unit_test(a_break_before_every_trial_blames_none),
       cmocka_unit_test(excluded_blocks_are_not_held_against_others),
       cmocka_unit_test(score_sums_what_was_measured),
