@@ -32,6 +32,7 @@ struct router {
   struct serving serving[MAX_PROVIDERS];
   struct spending spending[MAX_PROVIDERS][MAX_ROUTES];
   struct lengths lengths[MAX_ROUTES];
+  double rewards; /* ever */
   uint64_t version;
   int64_t ticked_ns;               /* 0: never */
   uint64_t seen;                   /* outcomes since the last tick */

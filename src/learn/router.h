@@ -11,7 +11,8 @@
  * dollars from what answers cost. Old evidence fades: rewards by count, the rest by time that carried
  * traffic. The bonus is one standard error, and a candidate on thin evidence may not lead: it gets about a
  * tenth of the traffic until it has proved itself, so that neither newcomers nor the recovered are starved,
- * and nothing is flooded on a guess.
+ * and nothing is flooded on a guess. Picks that explore are many at first and become fewer as rewards come
+ * in, down to explore_share.
  *
  * Pure: no clock, no generator, no I/O. One thread. */
 
@@ -43,7 +44,7 @@ struct router_config { /* copied */
   struct objective objective;
 };
 
-/* The tunables of the same names; explore_share and temperature go into the table as they are. */
+/* The tunables of the same names. */
 struct router_settings {
   double quality_memory, latency_memory_s, explore_share, temperature, quality_sensitivity, cost_sensitivity;
 };

@@ -1,5 +1,5 @@
 /* The router's state as JSON, by names, so that it survives a change of the configuration:
- *   {"version": 1, "models": {NAME: {...}}, "providers": {NAME: {"hits", "misses"}},
+ *   {"version": 1, "rewards": N, "models": {NAME: {...}}, "providers": {NAME: {"hits", "misses"}},
  *    "routes": {NAME: {"n", "in", "out", "usd": {PROVIDER: {"n", "mean"}}}}}
  * Reading trusts nothing: a number that is missing, not finite, negative or too large leaves its whole entry
  * as it was. */
@@ -42,6 +42,7 @@ static cJSON *save_route(const struct router *r, unsigned route) {
 char *router_save(const struct router *r) {
   cJSON *root = cJSON_CreateObject();
   cJSON_AddNumberToObject(root, "version", STATE_VERSION);
+  cJSON_AddNumberToObject(root, "rewards", r->rewards);
   cJSON *models = cJSON_AddObjectToObject(root, "models");
   for (unsigned m = 0; m < r->model_count; m++)
     if (r->quality[m].slow_n > 0.0) cJSON_AddItemToObject(models, r->models[m], save_quality(&r->quality[m]));
@@ -117,7 +118,7 @@ int router_load(struct router *r, const char *json) {
     cJSON_Delete(root);
     return -EINVAL;
   }
-  bool any = false;
+  bool any = number(root, "rewards", 1e15, &r->rewards) && r->rewards > 0.0;
   const cJSON *models = cJSON_GetObjectItemCaseSensitive(root, "models");
   for (unsigned m = 0; m < r->model_count; m++)
     any |= load_quality(&r->quality[m], cJSON_GetObjectItemCaseSensitive(models, r->models[m]));

@@ -15,6 +15,8 @@
 
 #define TTFT_GUARD                                                                                           \
   0.5 /* mean TTFT at a provider stays below this share of the target, so that the tail is inside it */
+#define MAY_WAIT 1.0 /* calls a tick that a limit creeps up by: four let it run past the slots of a server   \
+                      */
 #define MIX_MEMORY_S 60.0
 #define REFUSALS_SEEN 0.02 /* a second; below, nothing is known about what more instances would gain */
 
@@ -34,6 +36,7 @@ static struct gradient2_settings limiter_settings(double target_ms) {
   s.min = tunable_infos[TUNABLE_concurrency_limit].min;
   s.max = tunable_infos[TUNABLE_concurrency_limit].max;
   s.target_ms = target_ms;
+  s.queue = MAY_WAIT;
   return s;
 }
 

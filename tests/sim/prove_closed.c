@@ -1,9 +1,9 @@
-/* prove-closed: does closing the loop pay? Three disturbances, each over several seeds and paired: the daemon
+/* prove-closed: does closing the loop pay? Disturbances, each over several seeds and paired: the daemon
  * as shipped, the same with all tuning off, a twin whose tuning stops one second before the event, and every
  * fixed route.
  *
  *   SEED=n      the first seed (1)             SEEDS=n  how many (10)
- *   SCENARIO=f  this one instead of the three  DATA=dir recorded data (data)
+ *   SCENARIO=f  this one instead of those  DATA=dir recorded data (data)
  *   --short     two seeds, no week; only correctness decides */
 
 #include "bus/objective.h"
@@ -377,7 +377,8 @@ static void prove(const char *path, const char *data, uint64_t seed, unsigned se
 }
 
 int main(int argc, char **argv) {
-  static const char *const closed[] = {"closed-capacity", "closed-quality", "closed-load"};
+  static const char *const closed[] = {"closed-capacity", "closed-quality", "closed-load",
+                                       "closed-capacity-middle"};
   bool brief = argc > 1 && strcmp(argv[1], "--short") == 0;
   const char *one = getenv("SCENARIO"), *data = getenv("DATA");
   uint64_t seed = number("SEED", 1);
@@ -388,7 +389,7 @@ int main(int argc, char **argv) {
   mkdir("build/figures", 0777);
   FILE *out = fopen("build/figures/closed.json", "w");
   if (out) fprintf(out, "{\"name\":\"closed\",\"scenarios\":[");
-  for (unsigned i = 0; i < (one && *one ? 1 : 3); i++) {
+  for (unsigned i = 0; i < (one && *one ? 1 : brief ? 3 : 4); i++) {
     char path[512];
     snprintf(path, sizeof path, "data/scenarios/%s.toml", closed[i]);
     prove(one && *one ? one : path, data, seed, seeds, !brief, out, i == 0);

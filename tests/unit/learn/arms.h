@@ -62,8 +62,8 @@ static inline struct router *arms_router(unsigned count) {
 static inline struct router_settings arms_settings(void) {
   return (struct router_settings){.quality_memory = 100,
                                   .latency_memory_s = 60,
-                                  .explore_share = 0.02,
-                                  .temperature = 0.005,
+                                  .explore_share = 0.005,
+                                  .temperature = 0.01,
                                   .quality_sensitivity = 1,
                                   .cost_sensitivity = 1};
 }
