@@ -162,6 +162,7 @@ static void open_episode(struct loop *loop, struct tunable_key key, double from,
   *e = (struct episode){.open = true,
                         .id = loop->next_ledger_id++,
                         .count = 1,
+                        .opened_ns = loop->now_ns,
                         .opened_ms = loop->wall_ms,
                         .last_ms = loop->wall_ms,
                         .first = from,
@@ -181,6 +182,10 @@ static void close_episode(struct loop *loop, struct tunable_key key) {
   take_snapshot(loop, author, e->reason);
   put_episode(loop, key, loop->head);
   e->open = false;
+}
+
+void end_episode(struct loop *loop, struct tunable_key key) {
+  if (actuator_of(loop, key)->episode.open) close_episode(loop, key);
 }
 
 void close_quiet_episodes(struct loop *loop, bool all) {

@@ -27,7 +27,7 @@ enum {
  * minute. */
 struct episode {
   bool open;
-  int64_t id, count, opened_ms, last_ms;
+  int64_t id, count, opened_ns, opened_ms, last_ms;
   double first, last, least, most;
   char reason[REASON_SIZE], evidence[EVIDENCE_SIZE];
   char snapshot_before[SNAPSHOT_ID_SIZE];
@@ -65,6 +65,7 @@ struct recent_answer {
 };
 
 struct regulators; /* the controllers' own state: regulate.c */
+struct probation;  /* a controller that is suspected of harm: probation.c */
 struct watchers;   /* anomaly detectors and open incidents: watch.c */
 
 struct loop {
@@ -89,6 +90,7 @@ struct loop {
 
   struct regulators *regulators;
   struct watchers *watchers;
+  struct probation *probation;
   struct router *router;
   struct judge *judge;
   bool critical; /* an incident became critical in this tick */
@@ -144,6 +146,7 @@ double regulate(struct loop *loop, struct tunable_key key, double wanted, const 
 void note(struct loop *loop, const char *name, const char *actor, const char *reason, double from, double to,
           const char *evidence);
 void close_quiet_episodes(struct loop *loop, bool all);
+void end_episode(struct loop *loop, struct tunable_key key); /* now, if it is open */
 void take_snapshot(struct loop *loop, const char *author, const char *message);
 void put_value(struct loop *loop, struct tunable_key key);
 void frame_evidence(const struct loop *loop, int provider, char *out, size_t size); /* JSON object */
@@ -159,7 +162,8 @@ struct watchers *watchers_create(const struct loop *loop);
 void watchers_destroy(struct watchers *w);
 void watchers_number_from(struct watchers *w, int64_t id);
 void watchers_run(struct loop *loop);
-unsigned watchers_open(const struct watchers *w); /* incidents that are open */
+unsigned watchers_open(const struct watchers *w);         /* incidents that are open */
+unsigned watchers_at_providers(const struct watchers *w); /* of them, those at one provider */
 
 /* ---- trials.c ---- */
 uint32_t groups_taken(const struct loop *loop); /* by open trials and experiments */
@@ -171,6 +175,12 @@ void trials_run(struct loop *loop);
 void trials_end_on(struct loop *loop, struct tunable_key key, const char *outcome, const char *words);
 void judge_qualities(const struct loop *loop, double *qualities);
 unsigned channels_of(uint32_t groups); /* enum judge_channel that effect groups act through */
+
+/* ---- probation.c ---- */
+struct probation *probation_create(void); /* NULL: no memory */
+void probation_destroy(struct probation *p);
+void probation_run(struct loop *loop);
+uint32_t probation_groups(const struct probation *p); /* effect groups in which values are tried now */
 
 /* ---- experiments.c ---- */
 void experiments_run(struct loop *loop);

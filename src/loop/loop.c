@@ -60,7 +60,8 @@ struct loop *loop_create(const struct loop_config *config, int64_t now_ns, int64
   loop->judge = judge_create(config->plane->provider_count, now_ns);
   loop->regulators = regulators_create(loop);
   loop->watchers = watchers_create(loop);
-  if (!loop->router || !loop->judge || !loop->regulators || !loop->watchers) {
+  loop->probation = probation_create();
+  if (!loop->router || !loop->judge || !loop->regulators || !loop->watchers || !loop->probation) {
     loop_destroy(loop);
     return NULL;
   }
@@ -71,6 +72,7 @@ void loop_destroy(struct loop *loop) {
   if (!loop) return;
   for (unsigned i = 0; i < loop->experiment_count; i++)
     experiment_destroy(loop->experiments[i].experiment);
+  probation_destroy(loop->probation);
   watchers_destroy(loop->watchers);
   regulators_destroy(loop->regulators);
   judge_destroy(loop->judge);
@@ -261,6 +263,7 @@ void loop_tick(struct loop *loop, int64_t now_ns, int64_t wall_ms) {
   if (loop->config.evolve) {
     experiments_run(loop);
     trials_run(loop);
+    if (loop->config.control) probation_run(loop);
     score_snapshot(loop);
   }
   close_quiet_episodes(loop, false);

@@ -12,7 +12,7 @@
 #define SETTLE_NS (20 * NS_PER_S) /* after an undo, before blocks count again */
 
 uint32_t groups_taken(const struct loop *loop) {
-  uint32_t groups = 0;
+  uint32_t groups = probation_groups(loop->probation);
   for (unsigned i = 0; i < loop->trial_count; i++)
     groups |= loop->trials[i].groups;
   for (unsigned i = 0; i < loop->experiment_count; i++)

@@ -58,6 +58,13 @@ unsigned watchers_open(const struct watchers *w) {
   return w->open;
 }
 
+unsigned watchers_at_providers(const struct watchers *w) {
+  unsigned whole = 0;
+  for (int m = 0; m < WHOLE_METRICS; m++)
+    whole += w->whole[m].anomaly.severity != ANOMALY_NONE;
+  return w->open - whole;
+}
+
 static void put(struct loop *loop, const struct watcher *w, const struct anomaly_settings *s, int provider,
                 bool closed) {
   char message[REASON_SIZE];

@@ -1,0 +1,311 @@
+/* Regulation is not judged step by step. But when utility breaks after a controller began to move a value,
+ * and neither an open trial nor an incident at a provider nor a rush of requests explains it better, the
+ * controller is suspected, and the values that it moved are tried both ways:
+ *
+ *   put back to where they were before, for a minute;
+ *   given back as the controller had them, for a minute;
+ *   put back and held, if utility rose the first time and fell the second.
+ *
+ * A fall that has another cause does not follow the values: then they are given back at once, and the
+ * controller is left in peace for half an hour. Holds end by themselves and double with each relapse. */
+
+#include "loop/internal.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define SETTLE_NS (20 * NS_PER_S) /* of a phase, before its blocks count */
+#define PHASE_NS (70 * NS_PER_S)
+#define COLD_NS (180 * NS_PER_S)   /* longer for instances: they start slowly */
+#define LATEST_NS (300 * NS_PER_S) /* an episode whose last act is older is not suspected */
+#define TOGETHER_NS (120 * NS_PER_S)
+#define PEACE_NS (30 * 60 * NS_PER_S)
+#define HOLD_NS (10 * 60 * NS_PER_S)
+#define CLEARLY 0.04 /* of utility */
+#define PLAINLY 4    /* times as much */
+#define MOVED 0.1    /* of the value */
+#define RUSH 1.3     /* times as many requests */
+enum { DOUBLINGS = 3 };
+
+enum phase { FREE, PUT_BACK, GIVEN_BACK };
+
+struct probation {
+  enum phase phase;
+  enum tunable_owner owner;
+  int64_t phase_ns, onset_ns, looked_ns;
+  double before, with,
+      without; /* utility a request: before the fall, with the controller's values, put back */
+  unsigned count;
+  struct {
+    struct tunable_key key;
+    double good, bad;
+    int64_t episode, hold_ms;
+  } values[MAX_PROVIDERS];
+  int64_t peace_ns[OWNERS];
+  unsigned relapses[OWNERS];
+  struct {
+    int64_t until_ms;
+    unsigned count;
+    struct tunable_key keys[MAX_PROVIDERS];
+  } held[OWNERS];
+};
+
+struct probation *probation_create(void) {
+  return calloc(1, sizeof(struct probation));
+}
+
+void probation_destroy(struct probation *p) {
+  free(p);
+}
+
+uint32_t probation_groups(const struct probation *p) {
+  return p->phase == FREE ? 0 : 1u << tunable_infos[p->values[0].key.id].group;
+}
+
+static double utility_of(struct loop *loop, int64_t from_ns, int64_t to_ns, double *requests) {
+  double qualities[MAX_PROVIDERS];
+  struct judge_view view = {qualities, &loop->plane->objective};
+  struct judge_score score;
+  judge_qualities(loop, qualities);
+  judge_score(loop->judge, from_ns, to_ns, &view, &score);
+  if (requests) *requests = score.requests;
+  return score.utility;
+}
+
+static double least_difference(const struct loop *loop, double utility) {
+  return CLEARLY * fmax(fabs(utility), 0.05 * loop->plane->objective.quality_weight);
+}
+
+/* ---- suspicion ---- */
+
+static bool is_moved(struct loop *loop, struct tunable_key key) {
+  const struct actuator *a = actuator_of(loop, key);
+  const struct episode *e = &a->episode;
+  double now = value_now(loop, key);
+  return e->count > 0 && e->last == now && loop->now_ns - a->acted_ns <= LATEST_NS &&
+         fabs(now - e->first) > MOVED * fabs(e->first) && !is_held(a, loop->wall_ms) && !a->experiment &&
+         loop->now_ns >= loop->probation->peace_ns[tunable_infos[key.id].owner];
+}
+
+static bool is_explained(struct loop *loop, int64_t onset_ns) {
+  double before, after;
+  int64_t long_ns = JUDGE_BEFORE * JUDGE_BLOCK_NS, now_ns = loop->now_ns - JUDGE_BLOCK_NS;
+  utility_of(loop, onset_ns - long_ns, onset_ns - 1, &before);
+  utility_of(loop, onset_ns, now_ns, &after);
+  bool rush = after / (double)(now_ns - onset_ns + JUDGE_BLOCK_NS) > RUSH * before / (double)long_ns;
+  return rush || watchers_at_providers(loop->watchers) > 0;
+}
+
+/* The moved value that explains the fall best; false: none does, or an open trial does it better. */
+static bool find_suspect(struct loop *loop, struct tunable_key *suspect, int64_t *onset_ns) {
+  struct judge_suspect suspects[JUDGE_TRIALS];
+  struct tunable_key keys[JUDGE_TRIALS];
+  double qualities[MAX_PROVIDERS];
+  struct judge_view view = {qualities, &loop->plane->objective};
+  unsigned count = 0, first;
+  judge_qualities(loop, qualities);
+  for (; count < loop->trial_count; count++)
+    suspects[count] =
+        (struct judge_suspect){loop->trials[count].start_ns, channels_of(loop->trials[count].groups)};
+  first = count;
+  for (struct tunable_key key = {0, 0}; key.id < TUNABLES && count < JUDGE_TRIALS;
+       key = key_after(loop, key)) {
+    const struct tunable_info *info = &tunable_infos[key.id];
+    if (info->owner == OWNER_PERSON || !is_moved(loop, key)) continue;
+    struct judge_verdict verdict;
+    int64_t start_ns = actuator_of(loop, key)->episode.opened_ns;
+    judge_trial(loop->judge, start_ns, loop->now_ns, info->window_s * NS_PER_S, &view, &verdict);
+    if (verdict.finding != JUDGE_HARM) continue;
+    keys[count] = key;
+    suspects[count++] = (struct judge_suspect){start_ns, channels_of(1u << info->group)};
+  }
+  if (count == first) return false;
+  int found = judge_attribute(loop->judge, suspects, count, loop->now_ns, &view, onset_ns);
+  if (found < (int)first) return false;
+  *suspect = keys[found];
+  return true;
+}
+
+/* ---- the two ways ---- */
+
+static void put(struct loop *loop, unsigned i, double value, int64_t hold_ns, const char *reason) {
+  struct probation *p = loop->probation;
+  struct actuator *a = actuator_of(loop, p->values[i].key);
+  a->hold_until_ms = p->values[i].hold_ms = hold_ns ? loop->wall_ms + hold_ns / NS_PER_MS : 0;
+  apply_change(loop, p->values[i].key, value, "judge", reason, NULL, 0);
+  regulators_moved(loop, p->values[i].key);
+}
+
+static void put_all(struct loop *loop, bool good, int64_t hold_ns, const char *reason) {
+  struct probation *p = loop->probation;
+  for (unsigned i = 0; i < p->count; i++)
+    put(loop, i, good ? p->values[i].good : p->values[i].bad, hold_ns, reason);
+}
+
+static int64_t extra_ns(const struct probation *p) {
+  return p->owner == OWNER_AUTOSCALER ? COLD_NS : 0;
+}
+
+static void enter(struct loop *loop, enum phase phase, const char *reason) {
+  struct probation *p = loop->probation;
+  p->phase = phase;
+  p->phase_ns = loop->now_ns;
+  put_all(loop, phase == PUT_BACK, 2 * (PHASE_NS + extra_ns(p)), reason);
+}
+
+/* Everything that the same controller moved at about the same time: a bad sensor seldom spoils one value
+ * alone. */
+static void suspect_owner(struct loop *loop, struct tunable_key suspect, int64_t onset_ns) {
+  struct probation *p = loop->probation;
+  int64_t since_ns = actuator_of(loop, suspect)->episode.opened_ns - TOGETHER_NS;
+  p->owner = tunable_infos[suspect.id].owner;
+  p->onset_ns = onset_ns;
+  p->count = 0;
+  for (struct tunable_key key = {0, 0}; key.id < TUNABLES && p->count < MAX_PROVIDERS;
+       key = key_after(loop, key)) {
+    const struct episode *e = &actuator_of(loop, key)->episode;
+    if (tunable_infos[key.id].owner != p->owner || !is_moved(loop, key) || e->opened_ns < since_ns) continue;
+    p->values[p->count].key = key;
+    p->values[p->count].good = e->first;
+    p->values[p->count].bad = e->last;
+    p->values[p->count++].episode = e->id;
+    end_episode(loop, key);
+  }
+  p->with = utility_of(loop, fmax(onset_ns, loop->now_ns - PHASE_NS), loop->now_ns - JUDGE_BLOCK_NS, NULL);
+  char reason[REASON_SIZE];
+  snprintf(reason, sizeof reason,
+           "put back to see whether its controller did harm: utility a request fell from %.3f to %.3f after "
+           "it began",
+           p->before, p->with);
+  enter(loop, PUT_BACK, reason);
+}
+
+static void look(struct loop *loop) {
+  struct probation *p = loop->probation;
+  struct tunable_key suspect;
+  int64_t onset_ns;
+  if (loop->now_ns - p->looked_ns < JUDGE_BLOCK_NS) return;
+  p->looked_ns = loop->now_ns;
+  p->before = utility_of(loop, loop->now_ns - 2 * JUDGE_BEFORE * JUDGE_BLOCK_NS, loop->now_ns, NULL);
+  double lately = utility_of(loop, loop->now_ns - PHASE_NS, loop->now_ns - JUDGE_BLOCK_NS, NULL);
+  if (!(p->before - lately > least_difference(loop, p->before))) return; /* nothing fell: the usual case */
+  if (!find_suspect(loop, &suspect, &onset_ns) || is_explained(loop, onset_ns)) return;
+  p->before = utility_of(loop, onset_ns - JUDGE_BEFORE * JUDGE_BLOCK_NS, onset_ns - 1, NULL);
+  suspect_owner(loop, suspect, onset_ns);
+}
+
+/* ---- the verdict ---- */
+
+static void acquit(struct loop *loop) {
+  struct probation *p = loop->probation;
+  char reason[REASON_SIZE];
+  p->peace_ns[p->owner] = loop->now_ns + PEACE_NS;
+  snprintf(reason, sizeof reason,
+           "given back to its controller, which is not the cause: utility a request was %.3f with it, %.3f "
+           "without",
+           p->with, p->without);
+  put_all(loop, false, 0, reason);
+  p->phase = FREE;
+}
+
+static void convict(struct loop *loop) {
+  struct probation *p = loop->probation;
+  int64_t hold_ns = HOLD_NS << p->relapses[p->owner];
+  char reason[REASON_SIZE];
+  snprintf(reason, sizeof reason,
+           "put back to its last good value and held for %d min: utility a request was %.3f with what its "
+           "controller "
+           "did and %.3f without",
+           (int)(hold_ns / (60 * NS_PER_S)), p->with, p->without);
+  put_all(loop, true, hold_ns, reason);
+  p->held[p->owner].count = p->count;
+  p->held[p->owner].until_ms = loop->wall_ms + hold_ns / NS_PER_MS;
+  for (unsigned i = 0; i < p->count; i++) {
+    struct judgement_row row = {.ledger_id = p->values[i].episode,
+                                .wall_ms = loop->wall_ms,
+                                .outcome = "harmful",
+                                .effect = p->with - p->without,
+                                .low = NAN,
+                                .high = NAN,
+                                .words = reason};
+    loop->sink->judgement(loop->sink->ctx, &row);
+    p->held[p->owner].keys[i] = p->values[i].key;
+  }
+  if (p->relapses[p->owner] < DOUBLINGS) p->relapses[p->owner]++;
+  judge_exclude(loop->judge, p->onset_ns, loop->now_ns + SETTLE_NS);
+  p->phase = FREE;
+}
+
+/* A person, an experiment or a rollback has taken one of the values meanwhile: theirs stands, the rest goes
+ * back. */
+static bool is_disturbed(struct loop *loop) {
+  const struct probation *p = loop->probation;
+  for (unsigned i = 0; i < p->count; i++) {
+    const struct actuator *a = actuator_of(loop, p->values[i].key);
+    double ours = p->phase == PUT_BACK ? p->values[i].good : p->values[i].bad;
+    if (a->hold_until_ms != p->values[i].hold_ms || a->experiment ||
+        value_now(loop, p->values[i].key) != ours)
+      return true;
+  }
+  return false;
+}
+
+static void give_up(struct loop *loop) {
+  struct probation *p = loop->probation;
+  for (unsigned i = 0; i < p->count; i++)
+    if (actuator_of(loop, p->values[i].key)->hold_until_ms == p->values[i].hold_ms)
+      put(loop, i, p->values[i].bad, 0, "given back to its controller: the comparison was disturbed");
+  p->phase = FREE;
+}
+
+/* Looks each tick; before the phase is over only what is plain counts: harm that is back, or values that make
+ * it worse. */
+static void compare(struct loop *loop) {
+  struct probation *p = loop->probation;
+  int64_t age_ns = loop->now_ns - p->phase_ns - extra_ns(p);
+  if (age_ns < SETTLE_NS + 2 * JUDGE_BLOCK_NS) return;
+  int64_t from_ns = p->phase_ns + SETTLE_NS + extra_ns(p) + JUDGE_BLOCK_NS - 1,
+          to_ns = loop->now_ns - JUDGE_BLOCK_NS;
+  double seen = utility_of(loop, from_ns, to_ns, NULL), least = least_difference(loop, p->before);
+  bool plain = p->phase == PUT_BACK ? seen < p->with - least : seen < p->without - PLAINLY * least;
+  if (age_ns < PHASE_NS && !plain) return;
+  *(p->phase == PUT_BACK ? &p->without : &p->with) = seen;
+  if (!(p->without - p->with > least))
+    acquit(loop);
+  else if (p->phase == PUT_BACK)
+    enter(loop, GIVEN_BACK,
+          "given back for a minute, to compare: utility rose without what its controller did");
+  else
+    convict(loop);
+}
+
+static void release(struct loop *loop, enum tunable_owner owner) {
+  struct probation *p = loop->probation;
+  for (unsigned i = 0; i < p->held[owner].count; i++) {
+    struct tunable_key key = p->held[owner].keys[i];
+    char name[2 * NAME_SIZE];
+    double value = value_now(loop, key);
+    if (actuator_of(loop, key)->hold_until_ms != p->held[owner].until_ms) continue;
+    actuator_of(loop, key)->hold_until_ms = 0;
+    put_value(loop, key);
+    regulators_moved(loop, key);
+    name_of(loop, key, name, sizeof name);
+    note(loop, name, "judge", "released: its controller may move it again", value, value, NULL);
+  }
+  p->held[owner].count = 0;
+}
+
+void probation_run(struct loop *loop) {
+  struct probation *p = loop->probation;
+  if (loop->config.observe) return;
+  for (int owner = 0; owner < OWNERS; owner++)
+    if (p->held[owner].count > 0 && loop->wall_ms >= p->held[owner].until_ms)
+      release(loop, (enum tunable_owner)owner);
+  if (p->phase == FREE)
+    look(loop);
+  else if (is_disturbed(loop))
+    give_up(loop);
+  else
+    compare(loop);
+}

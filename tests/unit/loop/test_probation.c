@@ -1,0 +1,175 @@
+/* Controllers under suspicion, in the simulated world: a sensor that lies to the limiters, and falls of
+ * utility that no controller caused. */
+
+#include "loop/internal.h"
+#include "sim/dataset.h"
+#include "sim/scenario.h"
+#include "sim/world.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define MINUTE_NS (60 * NS_PER_S)
+
+static struct scenario *scenario;
+static struct dataset *data;
+
+static int open_data(void **state) {
+  char error[512];
+  (void)state;
+  scenario = scenario_load("data/scenarios/week.toml", 7, error, sizeof error);
+  if (!scenario) return -1;
+  scenario->length_ns = 80 * MINUTE_NS;
+  scenario->mean_rps = 5;
+  scenario->event_count = 0;
+  snprintf(scenario->daily_shape, sizeof scenario->daily_shape, "flat");
+  data = dataset_load(scenario, "data", 0, error, sizeof error);
+  return data ? 0 : -1;
+}
+
+static int close_data(void **state) {
+  (void)state;
+  dataset_destroy(data);
+  scenario_destroy(scenario);
+  return 0;
+}
+
+static struct world *make(bool observe) {
+  struct world_options o = {.scenario = scenario,
+                            .data = data,
+                            .seed = 7,
+                            .arm = WORLD_TUNED,
+                            .freeze_at_ns = NS_NEVER,
+                            .observe = observe,
+                            .event_ns = NS_NEVER,
+                            .event_until_ns = NS_NEVER};
+  struct world *w = world_create(&o);
+  assert_non_null(w);
+  return w;
+}
+
+/* Just before each tick, so that the true limiter finds its cooldown not over: every limit walks down to 1.
+ */
+static void walk_limits_down(void *ctx, struct world *w, int64_t at_ns) {
+  int64_t until_ns = *(const int64_t *)ctx;
+  struct loop *loop = world_loop(w);
+  for (unsigned i = 0; i < world_plane(w)->provider_count; i++)
+    regulate(loop, (struct tunable_key){TUNABLE_concurrency_limit, (uint16_t)i}, 1,
+             "a sensor that lies says that it is slow", (int)i);
+  if (at_ns + NS_PER_S < until_ns) world_at(w, at_ns + NS_PER_S, walk_limits_down, ctx);
+}
+
+static double limit(struct world *w, unsigned provider) {
+  return tunable_of(&world_plane(w)->tunables, TUNABLE_concurrency_limit, provider);
+}
+
+struct told {
+  unsigned by_judge, harmful, released, held, given_back;
+};
+
+static struct told told_by(struct world *w) {
+  struct told told = {0};
+  struct recorder *r = world_recorder(w);
+  for (size_t i = 0; i < recorder_change_count(r); i++) {
+    const struct recorded_change *c = recorder_change(r, i);
+    if (c->outcome && strcmp(c->outcome, "harmful") == 0) {
+      told.harmful++;
+      assert_string_equal(c->row.kind, "episode");
+      assert_true(c->effect < -0.03);
+      assert_non_null(strstr(c->words, "held for 10 min"));
+    }
+    if (strcmp(c->row.actor, "judge") != 0) continue;
+    told.by_judge++;
+    told.released += strstr(c->row.reason, "released") != NULL;
+    told.held += strstr(c->row.reason, "and held for") != NULL;
+    told.given_back += strstr(c->row.reason, "given back to its controller") != NULL;
+  }
+  return told;
+}
+
+static void a_controller_that_does_harm_is_put_back_held_and_released(void **state) {
+  static const int64_t until_ns = 50 * MINUTE_NS;
+  (void)state;
+  struct world *w = make(false);
+  world_at(w, 40 * MINUTE_NS - 10 * NS_PER_MS, walk_limits_down, (void *)&until_ns);
+  world_run_until(w, 40 * MINUTE_NS - NS_PER_S);
+  double good[MAX_PROVIDERS];
+  for (unsigned i = 0; i < world_plane(w)->provider_count; i++)
+    good[i] = limit(w, i);
+  world_run_until(w, 48 * MINUTE_NS);
+  if (getenv("SHOW")) recorder_why(world_recorder(w), "concurrency_limit.own-small", 20, stdout);
+  struct told told = told_by(w);
+  assert_true(told.harmful > 0 && told.harmful == told.held);
+  assert_int_equal(told.given_back, 0);
+  for (unsigned i = 0; i < world_plane(w)->provider_count; i++)
+    assert_true(limit(w, i) > good[i] / 2);
+  assert_int_equal(told.released, 0);
+  world_run_until(w, 60 * MINUTE_NS);
+  assert_int_equal(told_by(w).released, told.held);
+  char *why = NULL;
+  size_t size;
+  FILE *out = open_memstream(&why, &size);
+  recorder_why(world_recorder(w), "concurrency_limit.own-small", 20, out);
+  fclose(out);
+  assert_non_null(strstr(why, "harmful"));
+  assert_non_null(strstr(why, "put back to its last good value and held"));
+  free(why);
+  world_destroy(w);
+}
+
+static void sixty_calm_minutes_suspect_nobody(void **state) {
+  (void)state;
+  struct world *w = make(false);
+  world_run_until(w, 60 * MINUTE_NS);
+  assert_int_equal(told_by(w).by_judge, 0);
+  world_destroy(w);
+}
+
+/* Another cause: half the answers of every provider get lost while the limiters happen to move. */
+static void a_fall_with_another_cause_convicts_nobody(void **state) {
+  (void)state;
+  struct world *w = make(false);
+  world_run_until(w, 40 * MINUTE_NS);
+  struct command c = {.kind = COMMAND_SET,
+                      .actor = "http",
+                      .reason = "test",
+                      .unguarded = true,
+                      .change_count = 1,
+                      .changes = {{"first_token_timeout_ms", 500}}};
+  assert_int_equal(world_command(w, &c), 200);
+  for (int i = 0; i < 8; i++) {
+    struct tunable_key key = {TUNABLE_concurrency_limit, (uint16_t)(i % 4)};
+    regulate(world_loop(w), key, 40, "by chance at the same time", key.provider);
+    world_run_until(w, 40 * MINUTE_NS + (i + 1) * 2 * NS_PER_S);
+  }
+  world_run_until(w, 60 * MINUTE_NS);
+  if (getenv("SHOW")) recorder_why(world_recorder(w), "concurrency_limit.own-small", 20, stdout);
+  assert_int_equal(told_by(w).harmful, 0);
+  world_destroy(w);
+}
+
+static void who_only_observes_tries_nothing(void **state) {
+  static const int64_t until_ns = 50 * MINUTE_NS;
+  (void)state;
+  struct world *w = make(true);
+  world_at(w, 40 * MINUTE_NS - 10 * NS_PER_MS, walk_limits_down, (void *)&until_ns);
+  world_run_until(w, 60 * MINUTE_NS);
+  assert_int_equal(told_by(w).by_judge, 0);
+  world_destroy(w);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(a_controller_that_does_harm_is_put_back_held_and_released),
+      cmocka_unit_test(sixty_calm_minutes_suspect_nobody),
+      cmocka_unit_test(a_fall_with_another_cause_convicts_nobody),
+      cmocka_unit_test(who_only_observes_tries_nothing),
+  };
+  return cmocka_run_group_tests_name("probation", tests, open_data, close_data);
+}
