@@ -98,6 +98,8 @@ struct loop {
   struct trial trials[TRIALS_MAX];
   unsigned trial_count;
   int64_t judged_ns;
+  struct trial undone; /* the last one */
+  int64_t undone_ns;   /* when; 0: none yet */
 
   struct {
     struct experiment *experiment;

@@ -105,9 +105,14 @@ static bool find_suspect(struct loop *loop, struct tunable_key *suspect, int64_t
   struct judge_view view = {qualities, &loop->plane->objective};
   unsigned count = 0, first;
   judge_qualities(loop, qualities);
-  for (; count < loop->trial_count; count++)
-    suspects[count] =
-        (struct judge_suspect){loop->trials[count].start_ns, channels_of(loop->trials[count].groups)};
+  for (; count < loop->trial_count; count++) {
+    const struct trial *t = &loop->trials[count];
+    struct judge_verdict verdict;
+    judge_trial(loop->judge, t->start_ns, loop->now_ns, t->window_ns, &view, &verdict);
+    if (verdict.effect < -least_difference(loop, verdict.before))
+      return false; /* judged before any controller */
+    suspects[count] = (struct judge_suspect){t->start_ns, channels_of(t->groups)};
+  }
   first = count;
   for (struct tunable_key key = {0, 0}; key.id < TUNABLES && count < JUDGE_TRIALS;
        key = key_after(loop, key)) {

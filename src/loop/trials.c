@@ -7,8 +7,10 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
+#define CLOSE_NS (120 * NS_PER_S)
 #define SETTLE_NS (20 * NS_PER_S) /* after an undo, before blocks count again */
 
 uint32_t groups_taken(const struct loop *loop) {
@@ -65,6 +67,32 @@ static void close_trial(struct loop *loop, unsigned i, const char *outcome, cons
   loop->trials[i] = loop->trials[--loop->trial_count];
 }
 
+/* Two changes so close that nothing told them apart: the first one that was undone was the wrong one when
+ * harm went on without it. Then it is made again, and judged again. `culprit` is the one undone now. */
+static void revise(struct loop *loop, const struct trial *culprit) {
+  const struct trial *wrong = &loop->undone;
+  bool close = llabs(culprit->start_ns - wrong->start_ns) <= CLOSE_NS && culprit->start_ns < loop->undone_ns;
+  if (!loop->undone_ns || !close || loop->now_ns - loop->undone_ns > wrong->window_ns) return;
+  if (trials_full(loop) || groups_taken(loop) & wrong->groups) return;
+  for (unsigned c = 0; c < wrong->change_count; c++) {
+    const struct actuator *a = actuator_of(loop, wrong->changes[c].key);
+    if (value_now(loop, wrong->changes[c].key) != wrong->changes[c].from || is_held(a, loop->wall_ms)) return;
+  }
+  char reason[REASON_SIZE];
+  snprintf(reason, sizeof reason,
+           "made again: harm went on without it, so it was not the cause; trial %lld was",
+           (long long)culprit->id);
+  struct trial *again = trial_open(loop, wrong->actor, true);
+  for (unsigned c = 0; c < wrong->change_count; c++) {
+    struct tunable_key key = wrong->changes[c].key;
+    int64_t id = apply_change(loop, key, wrong->changes[c].to, "judge", reason, NULL, c ? again->id : -1);
+    trial_add(loop, again, key, wrong->changes[c].from, wrong->changes[c].to, id);
+    actuator_of(loop, key)->hold_until_ms = INT64_MAX;
+    put_value(loop, key);
+    regulators_moved(loop, key);
+  }
+}
+
 static void undo(struct loop *loop, unsigned i, const struct judge_verdict *v, int64_t onset_ns) {
   struct trial t = loop->trials[i];
   char reason[JUDGE_WORDS_SIZE + 32];
@@ -80,6 +108,9 @@ static void undo(struct loop *loop, unsigned i, const struct judge_verdict *v, i
   }
   judge_exclude(loop->judge, onset_ns, loop->now_ns + SETTLE_NS);
   close_trial(loop, i, "undone", v, v->words);
+  revise(loop, &t);
+  loop->undone = t;
+  loop->undone_ns = loop->now_ns;
 }
 
 static void judge_with(const struct loop *loop, const struct trial *t, const double *qualities,
