@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 const char *const config_provider_keys[] = {"providers.name",
                                             "providers.kind",
@@ -30,7 +31,9 @@ const char *const config_provider_keys[] = {"providers.name",
                                             "providers.local.command",
                                             "providers.local.min",
                                             "providers.local.max",
-                                            "providers.local.start_s"};
+                                            "providers.local.start_s",
+                                            "providers.local.health_s",
+                                            "providers.ca_file"};
 const size_t config_provider_key_count = sizeof config_provider_keys / sizeof *config_provider_keys;
 
 const char *const config_route_keys[] = {"routes.name", "routes.candidates", "routes.fallbacks",
@@ -74,7 +77,7 @@ static void read_secret(struct reader *r, const struct toml_node *table, struct 
 static void read_local(struct reader *r, const struct toml_node *table, struct provider_settings *p,
                        struct provider_spec *spec) {
   const struct toml_node *local = toml_get(table, "local");
-  int64_t min = 1, max = 4, start_s = 120;
+  int64_t min = 1, max = 4, start_s = 120, health_s = 5;
   if (!local || toml_type(local) != TOML_TABLE) return; /* check_keys has told */
   p->local = spec->local = true;
   if (!toml_get(local, "command"))
@@ -83,10 +86,24 @@ static void read_local(struct reader *r, const struct toml_node *table, struct p
   reader_integer(r, toml_get(local, "min"), "providers.local.min", 0, 64, &min);
   reader_integer(r, toml_get(local, "max"), "providers.local.max", 1, 64, &max);
   reader_integer(r, toml_get(local, "start_s"), "providers.local.start_s", 1, 3600, &start_s);
+  reader_integer(r, toml_get(local, "health_s"), "providers.local.health_s", 1, 3600, &health_s);
   if (min > max) reader_problem(r, local, "providers.local.min", "is above max; allowed: up to %d", (int)max);
   spec->min_instances = (uint32_t)min;
   spec->max_instances = (uint32_t)max;
   p->start_ns = start_s * NS_PER_S;
+  p->health_ns = health_s * NS_PER_S;
+}
+
+/* Certificates that cannot be read would refuse every call later, far from their cause. */
+static void read_ca_file(struct reader *r, const struct toml_node *table, struct provider_settings *p) {
+  const struct toml_node *node = toml_get(table, "ca_file");
+  if (!reader_text(r, node, "providers.ca_file", p->ca_file, sizeof p->ca_file)) return;
+  if (strncasecmp(p->base_url, "https://", 8) != 0)
+    reader_problem(r, node, "providers.ca_file",
+                   "has no meaning here; allowed: with a base_url that begins with https://");
+  else if (provider_check_ca(p->ca_file) < 0)
+    reader_problem(r, node, "providers.ca_file",
+                   "%s cannot be read or holds no certificate; allowed: a PEM file", p->ca_file);
 }
 
 static void read_prices(struct reader *r, const struct toml_node *table, struct provider_spec *spec) {
@@ -206,6 +223,7 @@ static void read_provider(struct config *c, struct reader *r, const struct toml_
               sizeof settings.base_url);
   read_secret(r, table, &settings);
   read_local(r, table, &settings, &spec);
+  read_ca_file(r, table, &settings);
   read_prices(r, table, &spec);
   read_provider_tunables(r, table, &spec, values);
   char error[512];

@@ -130,6 +130,7 @@ static int keep_dead_letter(void *ctx, const struct dead_letter *letter) {
                                 .stream = letter->stream,
                                 .session = letter->session,
                                 .tenant = letter->tenant,
+                                .path = letter->path,
                                 .body = letter->body,
                                 .body_size = letter->body_size};
   return sink->dead_letter(sink->ctx, &row);

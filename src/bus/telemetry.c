@@ -74,7 +74,7 @@ void telemetry_outcome(struct telemetry *t, const struct outcome *outcome) {
   if (make_room(t))
     t->outcomes[t->outcome_count++] = *outcome;
   else
-    t->outcomes_dropped++;
+    counter_add(&t->counters, COUNTER_outcomes_dropped, 0, 1);
   pthread_mutex_unlock(&t->lock);
 }
 

@@ -35,7 +35,6 @@ struct telemetry {
   struct telemetry_window window; /* under lock */
   struct outcome *outcomes;       /* under lock; grows to OUTCOMES_A_TICK */
   size_t outcome_count, outcome_capacity;
-  uint64_t outcomes_dropped;
 };
 
 struct telemetry *telemetry_create(void); /* NULL: out of memory */

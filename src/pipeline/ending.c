@@ -53,8 +53,8 @@ static void unlink_live(struct pipeline *p, struct request *r) {
   p->load--;
   struct plane *plane = p->env.plane;
   atomic_fetch_sub_explicit(&plane->requests_in_flight, 1, memory_order_relaxed);
-  atomic_fetch_sub_explicit(&plane->bytes_in_flight, (int64_t)(r->spec.body_size + r->result.body_size),
-                            memory_order_relaxed);
+  size_t held = r->spec.body_size + r->original_size + r->result.body_size;
+  atomic_fetch_sub_explicit(&plane->bytes_in_flight, (int64_t)held, memory_order_relaxed);
 }
 
 static void bury(struct request *r, int64_t now_ns) {
@@ -114,8 +114,9 @@ static void keep_dead_letter(const struct request *r, const struct answer *a, co
                                .stream = r->spec.stream,
                                .session = r->outcome.session,
                                .tenant = r->spec.tenant,
-                               .body = r->spec.body,
-                               .body_size = r->spec.body_size};
+                               .path = r->spec.form == FORM_PROMPT ? "/v1/prompt" : "/v1/chat/completions",
+                               .body = r->original ? r->original : r->spec.body,
+                               .body_size = r->original ? r->original_size : r->spec.body_size};
   if (!p->env.dead_letter || p->env.dead_letter(p->env.ctx, &letter) < 0)
     count(p, COUNTER_dead_letters_lost, 0);
 }

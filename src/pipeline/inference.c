@@ -189,6 +189,7 @@ static void close_attempt(struct request *r, enum attempt_result result, int64_t
     breaker_release(&s->breaker, r->breaker_generation);
   pthread_mutex_unlock(&s->lock);
   count(p, counters[result], provider);
+  counter_add(&p->env.telemetry->counters, COUNTER_stream_events_malformed, provider, r->attempt.malformed);
   if (opened) count(p, COUNTER_breaker_opened, provider);
   struct outcome *o = &r->outcome;
   if (o->tried_count < OUTCOME_TRIED) {

@@ -242,9 +242,9 @@ static int assemble(struct pipeline *p, struct request *r) {
   size_t size, model_at, model_size;
   int error = openai_chat_from_prompt(r->spec.body, r->spec.body_size, &body, &size, &model_at, &model_size);
   if (error) return error;
-  atomic_fetch_add_explicit(&p->env.plane->bytes_in_flight, (int64_t)size - (int64_t)r->spec.body_size,
-                            memory_order_relaxed);
-  free(r->spec.body);
+  atomic_fetch_add_explicit(&p->env.plane->bytes_in_flight, (int64_t)size, memory_order_relaxed);
+  r->original = r->spec.body; /* a dead letter keeps what its client sent */
+  r->original_size = r->spec.body_size;
   r->spec.body = body;
   r->spec.body_size = size;
   r->spec.model_at = model_at;
@@ -289,6 +289,7 @@ static void free_ended(struct pipeline *p) {
     struct request *r = p->ended;
     p->ended = r->next;
     free(r->spec.body);
+    free(r->original);
     free(r->result.body);
     free(r->held);
     if (p->spare_count < SPARE_REQUESTS) {

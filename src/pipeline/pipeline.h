@@ -24,7 +24,7 @@ struct dead_letter {
   enum priority priority;
   bool stream;
   uint64_t session, tenant;
-  const char *body; /* as the client sent it */
+  const char *path, *body; /* as the client sent them */
   size_t body_size;
 };
 

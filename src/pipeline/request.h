@@ -73,6 +73,8 @@ enum request_phase {
 
 struct request {
   struct request_spec spec;
+  char *original; /* the body as its client sent it, once spec.body is another; else NULL */
+  size_t original_size;
   uint64_t id;
   char id_text[REQUEST_ID_SIZE];
   struct pipeline *pipeline;

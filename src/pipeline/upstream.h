@@ -33,7 +33,8 @@ struct attempt {
   uint8_t provider;
   bool streaming; /* content has arrived */
   int64_t started_ns, first_ns, last_ns;
-  uint32_t tokens; /* content events seen */
+  uint32_t tokens;    /* content events seen */
+  uint32_t malformed; /* events that the transport skipped */
 };
 
 /* What arrives inside a stream: one whole server-sent event, "data: {...}\n\n", already in the form that the

@@ -1,12 +1,16 @@
 /* A slot holds one instance through its life:
  *
  *   FREE → STARTING → READY → DRAINING → ENDING → GONE → FREE
- *              └─────────┴────────┴─────────┘ (the process ended by itself, or was not ready in time)
+ *              └─────────┴────────┴─────────┘ (the process ended by itself, was not ready in time, or hangs)
  *
  * Only the pool's thread changes a slot's state, under the lock; shards read it under the lock when they take
  * an instance, and count their calls with an atomic. A slot that is GONE becomes free when its last call has
  * been given back. The thread looks at everything ten times a second, so a new number of instances is acted
  * on within 100 ms; in between it reads what the children say.
+ *
+ * A process can live and serve nobody. So a ready instance is asked for its health every few seconds, one
+ * instance a tick, since asking blocks; after SILENCES refusals in a row it is killed, which also ends the
+ * calls that it kept, and the next tick starts another.
  *
  * Lock order: `lock` is a leaf; nothing is called under it that locks. */
 
@@ -35,13 +39,17 @@
 
 enum { OUTPUT_SIZE = 1024, ADDRESS_SIZE = 128, BACKOFF_STEPS = 6 };
 
+/* A server that works hard may be slow to say that it is well; a cold one is asked again soon anyway. */
+enum { FIRST_CHECK_MS = 300, RECHECK_MS = 1000, SILENCES = 3 };
+
 #define TICK_NS (100 * NS_PER_MS)
 #define START_NS (120 * NS_PER_S)
 #define DRAIN_NS (30 * NS_PER_S)
 #define TERM_NS (5 * NS_PER_S)       /* from SIGTERM to SIGKILL */
 #define LAST_TERM_NS NS_PER_S        /* the same when the daemon ends */
 #define BACKOFF_NS (500 * NS_PER_MS) /* before the first restart; doubles */
-#define PROVEN_NS (10 * NS_PER_S)    /* an instance that was ready for so long has proven its command */
+#define HEALTH_NS (5 * NS_PER_S)
+#define PROVEN_NS (10 * NS_PER_S) /* an instance that was ready for so long has proven its command */
 
 enum slot_state { FREE, STARTING, READY, DRAINING, ENDING, GONE };
 
@@ -55,6 +63,8 @@ struct local_instance {
   size_t said_size;
   char address[ADDRESS_SIZE], url[ADDRESS_SIZE + 32];
   int64_t since_ns, due_ns; /* in this state; when the next step is due */
+  int64_t look_ns;          /* READY: when it is asked again whether it is well */
+  unsigned silences;        /* how often in a row it was not */
   _Atomic unsigned calls;
 };
 
@@ -167,7 +177,7 @@ static void reap(struct local_instance *i, int64_t now_ns) {
 }
 
 static void check_start(struct local_instance *i, int64_t now_ns) {
-  if (i->address[0] && process_healthy(i->address)) {
+  if (i->address[0] && process_healthy(i->address, FIRST_CHECK_MS)) {
     log_info("provider", "%s: instance %d is ready after %.1f s", name_of(i), (int)i->pid,
              (double)(now_ns - i->since_ns) / 1e9);
     enter(i, READY, now_ns, NS_NEVER);
@@ -182,6 +192,24 @@ static void check_start(struct local_instance *i, int64_t now_ns) {
 static void end_instance(struct local_instance *i, int64_t now_ns) {
   process_signal(i->pid, SIGTERM);
   enter(i, ENDING, now_ns, now_ns + (i->pool->stopping ? LAST_TERM_NS : TERM_NS));
+}
+
+/* True when it asked, and so may have blocked. */
+static bool check_health(struct local_instance *i, int64_t now_ns) {
+  int64_t pause = i->pool->settings[i->provider].health_ns;
+  if (i->since_ns > i->look_ns) { /* newly ready */
+    i->look_ns = now_ns;
+    i->silences = 0;
+  }
+  if (now_ns < i->look_ns + (pause ? pause : HEALTH_NS)) return false;
+  i->look_ns = now_ns;
+  i->silences = process_healthy(i->address, RECHECK_MS) ? 0 : i->silences + 1;
+  if (i->silences < SILENCES) return true;
+  log_warn("provider", "%s: instance %d lives but GET /health is not answered with 200: it is replaced",
+           name_of(i), (int)i->pid);
+  process_signal(i->pid, SIGKILL);
+  enter(i, ENDING, now_ns, NS_NEVER);
+  return true;
 }
 
 static void step(struct local_instance *i, int64_t now_ns) {
@@ -270,6 +298,9 @@ static void tick(struct timer *timer, int64_t now_ns) {
   pthread_mutex_unlock(&pool->lock);
   for (unsigned n = 0; n < LOCAL_MAX_INSTANCES; n++)
     if (pool->slots[n].state != FREE) step(&pool->slots[n], now_ns);
+  bool asked = pool->stopping;
+  for (unsigned n = 0; n < LOCAL_MAX_INSTANCES && !asked; n++)
+    if (pool->slots[n].state == READY) asked = check_health(&pool->slots[n], now_ns);
   for (unsigned p = 0; p < pool->count; p++)
     if (pool->settings[p].local) reconcile(pool, p, now_ns);
   timer_arm(evloop_timers(pool->loop), &pool->tick, now_ns + TICK_NS);

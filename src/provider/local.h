@@ -7,8 +7,9 @@
  *
  * An instance is a child that runs the configured command. It says "listening on http://127.0.0.1:PORT" on
  * its standard output and is ready when GET /health there answers 200. One that ends by itself is started
- * again after a back-off; one that is to stop gets no new calls, then SIGTERM once its calls have ended (or
- * after 30 s), then SIGKILL. All children end with the daemon, however it ends. */
+ * again after a back-off; one that is no longer healthy is killed and replaced; one that is to stop gets no
+ * new calls, then SIGTERM once its calls have ended (or after 30 s), then SIGKILL. All children end with the
+ * daemon, however it ends. */
 
 #include "bus/limits.h"
 #include "loop.h"

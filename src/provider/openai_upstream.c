@@ -54,6 +54,7 @@ static bool set_constants(struct openai_upstream *u, struct transfer *t) {
   CURL *easy = t->call.easy;
   CURLcode bad = CURLE_OK;
   if (u->url) bad |= curl_easy_setopt(easy, CURLOPT_CURLU, u->url);
+  if (u->settings->ca_file[0]) bad |= curl_easy_setopt(easy, CURLOPT_CAINFO, u->settings->ca_file);
   bad |= curl_easy_setopt(easy, CURLOPT_HTTPHEADER, u->headers);
   bad |= curl_easy_setopt(easy, CURLOPT_USERAGENT, "self-improve");
   bad |= curl_easy_setopt(easy, CURLOPT_ACCEPT_ENCODING,

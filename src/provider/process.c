@@ -11,8 +11,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { HEALTH_TIMEOUT_MS = 300 };
-
 /* Between fork and exec: only calls that are safe in a signal handler. */
 static void become(const char *line, pid_t parent, int out) {
   sigset_t none;
@@ -92,7 +90,7 @@ static size_t ignore(char *bytes, size_t one, size_t size, void *ctx) {
   return size;
 }
 
-bool process_healthy(const char *address) {
+bool process_healthy(const char *address, int timeout_ms) {
   char url[256];
   long status = 0;
   CURL *easy = curl_easy_init();
@@ -104,7 +102,7 @@ bool process_healthy(const char *address) {
   curl_easy_setopt(easy, CURLOPT_PROXY, "");
   curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
   curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http");
-  curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, (long)HEALTH_TIMEOUT_MS);
+  curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, (long)timeout_ms);
   curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, ignore);
   if (curl_easy_perform(easy) == CURLE_OK) curl_easy_getinfo(easy, CURLINFO_RESPONSE_CODE, &status);
   curl_easy_cleanup(easy);

@@ -20,7 +20,7 @@ bool process_ended(pid_t pid, char *how, size_t how_size);
 /* Finds "listening on http://..." at the start of a line and copies the address. False: it is not there. */
 bool process_find_address(const char *text, size_t size, char *address, size_t address_size);
 
-/* Asks address + "/health" and waits for at most 300 ms: true when the answer is 200. */
-bool process_healthy(const char *address);
+/* Asks address + "/health" and waits at most so long: true when the answer is 200. */
+bool process_healthy(const char *address, int timeout_ms);
 
 #endif

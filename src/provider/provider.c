@@ -8,6 +8,8 @@
 
 #include <curl/curl.h>
 #include <errno.h>
+#include <openssl/pem.h>
+#include <openssl/x509.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -95,6 +97,15 @@ int provider_chat_url(const char *base_url, char *url, size_t url_size, char *er
 }
 
 /* ---- settings ---- */
+
+int provider_check_ca(const char *path) {
+  FILE *file = fopen(path, "r");
+  X509 *certificate = file ? PEM_read_X509(file, NULL, NULL, NULL) : NULL;
+  int result = certificate ? 0 : -EINVAL;
+  X509_free(certificate);
+  if (file) fclose(file);
+  return result;
+}
 
 int provider_check(const struct provider_settings *s, char *error, size_t error_size) {
   char url[PROVIDER_URL_SIZE + 32], why[96];

@@ -17,6 +17,7 @@ enum {
   PROVIDER_URL_SIZE = 512,
   PROVIDER_KEY_SIZE = 512,
   PROVIDER_COMMAND_SIZE = 1024,
+  PROVIDER_PATH_SIZE = 512,
   PROVIDER_ANSWER_LIMIT = 16 << 20 /* bytes of one answer, by default */
 };
 
@@ -34,12 +35,18 @@ struct provider_settings {
   char command[PROVIDER_COMMAND_SIZE]; /* run by /bin/sh, after "exec"; prints "listening on
                                           http://127.0.0.1:PORT" */
   int64_t start_ns;                    /* longest time until an instance is ready; 0: 120 s */
+  int64_t health_ns;                   /* between two looks at a ready instance; 0: 5 s */
+  char ca_file[PROVIDER_PATH_SIZE]; /* PEM: who may vouch for the provider's certificate; empty: the system's
+                                     */
 };
 
 /* The address that requests go to: "http://h", "http://h/", "http://h/v1" and "http://h/v1/" all give
  * "http://h/v1/chat/completions", "http://h/api/v1" gives "http://h/api/v1/chat/completions". A query is
  * kept. 0, or -EINVAL and error says what is wrong and what is allowed. */
 int provider_chat_url(const char *base_url, char *url, size_t url_size, char *error, size_t error_size);
+
+/* Does this file hold at least one certificate in PEM? 0, or -EINVAL. */
+int provider_check_ca(const char *path);
 
 /* Checks one provider's settings: 0, or -EINVAL with the reason. Keys never appear in it. */
 int provider_check(const struct provider_settings *settings, char *error, size_t error_size);

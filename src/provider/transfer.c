@@ -174,6 +174,7 @@ static void send_done(struct transfer *t, int64_t now_ns) {
 }
 
 static bool take_malformed(struct transfer *t, int64_t now_ns) {
+  t->attempt->malformed++;
   if (t->malformed++ == 0) log_warn("provider", "%s: skipped an event that is not a chunk", transfer_name(t));
   if (t->malformed <= MALFORMED_MAX) return true;
   end_stream(t, UPSTREAM_INVALID, "too many events of the stream were malformed", now_ns);

@@ -7,6 +7,7 @@
 #include "dialect/buffer.h"
 #include "pipeline/pipeline.h"
 #include "pipeline/plane.h"
+#include "store/store.h"
 
 #include <inttypes.h>
 #include <stdatomic.h>
@@ -87,6 +88,10 @@ static double gauge_value(const struct server_env *env, enum gauge_id id, unsign
     return (double)atomic_load(&plane->bytes_in_flight);
   case GAUGE_requests_in_flight:
     return atomic_load(&plane->requests_in_flight);
+  case GAUGE_dead_letters_evicted:
+    return env->store ? (double)store_dead_letters_evicted(env->store) : 0;
+  case GAUGE_store_rows_dropped:
+    return env->store ? (double)store_dropped(env->store) : 0;
   case GAUGES:
     break;
   }

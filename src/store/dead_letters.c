@@ -21,7 +21,7 @@ struct dead_letters {
 
 static const char columns[] =
     "request, wall_ms, id_text, route, provider, reason, detail, status, attempts, priority, "
-    "stream, session, tenant, body";
+    "stream, session, tenant, path, body";
 
 static const char evict_sql[] =
     "DELETE FROM dead_letters WHERE number = (SELECT min(number) FROM dead_letters) "
@@ -37,7 +37,7 @@ struct dead_letters *dead_letters_create(sqlite3 *db, int64_t rows, int64_t byte
   if (bind_prepare(db, "INSERT OR IGNORE", "dead_letters", columns, &d->insert) == SQLITE_OK &&
       sqlite3_prepare_v3(db, evict_sql, -1, SQLITE_PREPARE_PERSISTENT, &d->evict, NULL) == SQLITE_OK &&
       sqlite3_prepare_v3(db, count_sql, -1, SQLITE_PREPARE_PERSISTENT, &d->count, NULL) == SQLITE_OK &&
-      dead_letters_recount(d) == SQLITE_OK)
+      dead_letters_expired(d, 0) == SQLITE_OK)
     return d;
   dead_letters_destroy(d);
   return NULL;
@@ -51,11 +51,12 @@ void dead_letters_destroy(struct dead_letters *d) {
   free(d);
 }
 
-int dead_letters_recount(struct dead_letters *d) {
+int dead_letters_expired(struct dead_letters *d, int expired) {
   int rc = sqlite3_step(d->count);
   if (rc == SQLITE_ROW) {
     d->now.rows = sqlite3_column_int64(d->count, 0);
     d->now.bytes = sqlite3_column_int64(d->count, 1);
+    d->now.evicted += (uint64_t)expired;
     d->kept = d->now;
     rc = SQLITE_OK;
   }
@@ -91,6 +92,7 @@ static int insert(struct dead_letters *d, const struct dead_letter_row *row) {
   bind_integer(&b, row->stream);
   bind_integer(&b, (int64_t)row->session);
   bind_integer(&b, (int64_t)row->tenant);
+  bind_text(&b, row->path);
   bind_blob(&b, row->body, row->body_size);
   return bind_run(&b);
 }

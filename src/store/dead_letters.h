@@ -17,7 +17,9 @@ void dead_letters_destroy(struct dead_letters *d);
 int dead_letters_write(struct dead_letters *d, const struct dead_letter_row *row); /* SQLite's code */
 void dead_letters_committed(struct dead_letters *d);
 void dead_letters_rolled_back(struct dead_letters *d);
-int dead_letters_recount(struct dead_letters *d); /* SQLite's code */
+
+/* Counts the table again after retention deleted so many, and those as evicted. SQLite's code. */
+int dead_letters_expired(struct dead_letters *d, int expired);
 
 uint64_t
 dead_letters_evicted(const struct dead_letters *d); /* in committed transactions, since it was created */

@@ -259,6 +259,6 @@ uint64_t inserts_evicted(const struct inserts *i) {
   return dead_letters_evicted(i->dead_letters);
 }
 
-int inserts_recount(struct inserts *i) {
-  return dead_letters_recount(i->dead_letters);
+int inserts_expired(struct inserts *i, int dead_letters) {
+  return dead_letters_expired(i->dead_letters, dead_letters);
 }

@@ -25,9 +25,10 @@ int inserts_touch(struct inserts *inserts);
 void inserts_committed(struct inserts *inserts);
 void inserts_rolled_back(struct inserts *inserts);
 
-uint64_t inserts_evicted(const struct inserts *inserts); /* dead letters that had to make room, in all */
+/* Dead letters that made room or whose days were over, in all. */
+uint64_t inserts_evicted(const struct inserts *inserts);
 
-/* Counts dead letters again after somebody else (retention) deleted some. */
-int inserts_recount(struct inserts *inserts);
+/* Retention has deleted so many dead letters. */
+int inserts_expired(struct inserts *inserts, int dead_letters);
 
 #endif

@@ -40,7 +40,7 @@ enum { BUSY_MS = 2000, PREFIX_LEAST = 6, HEX_DIGITS = 16, LONGEST_TEXT = 256 };
 #define LETTER_COLUMNS                                                                                       \
   "id_text AS request_id, wall_ms, route, provider, reason, detail, status, attempts, priority, "            \
   "stream AS \"stream:bool\", printf('%016x', session) AS session, printf('%016x', tenant) AS tenant, "      \
-  "length(body) AS body_bytes"
+  "path, length(body) AS body_bytes"
 
 #define STAGE_JSON                                                                                           \
   "(SELECT json_group_object(stage, json_object('arrivals', arrivals, 'completions', completions, 'sheds', " \

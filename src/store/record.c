@@ -56,10 +56,10 @@ static const struct layout layouts[RECORD_KINDS] = {
     [RECORD_REWARD] = {"rewards", sizeof(struct reward_row), 1, {AT(reward_row, source)}},
     [RECORD_DEAD_LETTER] = {"dead_letters",
                             sizeof(struct dead_letter_row),
-                            5,
+                            6,
                             {AT(dead_letter_row, id_text), AT(dead_letter_row, route),
                              AT(dead_letter_row, provider), AT(dead_letter_row, reason),
-                             AT(dead_letter_row, detail)}},
+                             AT(dead_letter_row, detail), AT(dead_letter_row, path)}},
     [RECORD_FRAME] = {"frames", sizeof(struct frame), 0, {0}},
     [RECORD_OUTCOMES] = {"requests", 0, 0, {0}},
 };

@@ -58,7 +58,7 @@ static int delete_oldest(struct retention *r, enum target target, int64_t before
   return SQLITE_OK;
 }
 
-static int delete_all(struct retention *r, int64_t wall_ms, bool *more, bool *letters) {
+static int delete_all(struct retention *r, int64_t wall_ms, bool *more, int *letters) {
   int rc = SQLITE_OK;
   for (int t = 0; t < TARGETS && rc == SQLITE_OK; t++) {
     int64_t days = t <= FRAMES ? r->frame_days : r->request_days;
@@ -66,13 +66,14 @@ static int delete_all(struct retention *r, int64_t wall_ms, bool *more, bool *le
     if (days <= 0) continue;
     rc = delete_oldest(r, (enum target)t, wall_ms - days * MS_PER_DAY, &deleted);
     if (t >= FRAMES && deleted == RETENTION_ROWS) *more = true;
-    if (t == DEAD_LETTERS && deleted > 0) *letters = true;
+    if (t == DEAD_LETTERS) *letters = deleted;
   }
   return rc;
 }
 
-int retention_step(struct retention *r, int64_t wall_ms, bool *more, bool *letters) {
-  *more = *letters = false;
+int retention_step(struct retention *r, int64_t wall_ms, bool *more, int *letters) {
+  *more = false;
+  *letters = 0;
   int rc = sqlite3_exec(r->db, "BEGIN IMMEDIATE", NULL, NULL, NULL);
   if (rc == SQLITE_OK) rc = delete_all(r, wall_ms, more, letters);
   if (rc == SQLITE_OK) rc = sqlite3_exec(r->db, "COMMIT", NULL, NULL, NULL);

@@ -15,8 +15,8 @@ struct retention *retention_create(sqlite3 *db, int64_t frame_days, int64_t requ
 void retention_destroy(struct retention *r);
 
 /* One step of at most RETENTION_ROWS of each table. Returns SQLite's code; *more says whether old rows may be
- * left, *letters whether dead letters went. */
-int retention_step(struct retention *r, int64_t wall_ms, bool *more, bool *letters);
+ * left, *letters how many dead letters went. */
+int retention_step(struct retention *r, int64_t wall_ms, bool *more, int *letters);
 
 enum { RETENTION_ROWS = 1000 };
 

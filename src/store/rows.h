@@ -91,7 +91,7 @@ struct value_row {
 struct dead_letter_row {
   uint64_t request;
   int64_t wall_ms;
-  const char *id_text, *route, *provider, *reason, *detail;
+  const char *id_text, *route, *provider, *reason, *detail, *path;
   int status, attempts, priority;
   bool stream;
   uint64_t session, tenant;

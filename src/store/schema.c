@@ -114,7 +114,15 @@ static const char views[] =
     "body_bytes, wall_ms FROM dead_letters;";
 
 static const char *const first_step[] = {tables_of_decisions, tables_of_traffic, views, NULL};
-static const char *const *const steps[] = {first_step};
+
+static const char *const second_step[] = {
+    "ALTER TABLE dead_letters ADD COLUMN path TEXT;", "DROP VIEW dead_letters_view;",
+    "CREATE VIEW dead_letters_view AS SELECT id_text AS request, datetime(wall_ms / 1000, 'unixepoch') "
+    "AS time, route, provider, reason, detail, status, attempts, priority, stream, path, length(body) AS "
+    "body_bytes, wall_ms FROM dead_letters;",
+    NULL};
+
+static const char *const *const steps[] = {first_step, second_step};
 
 enum { VERSION = sizeof steps / sizeof steps[0] };
 

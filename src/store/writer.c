@@ -311,10 +311,12 @@ static void write_hand(struct writer *w) {
 static void prune(struct writer *w) {
   int64_t now_ns = clock_now_ns();
   if (w->failing || now_ns < w->retention_ns) return;
-  bool more = false, letters = false;
+  bool more = false;
+  int letters = 0;
   int rc = set_full(w, false);
   if (rc == SQLITE_OK) rc = retention_step(w->retention, clock_wall_ms(), &more, &letters);
-  if (rc == SQLITE_OK && letters) rc = inserts_recount(w->inserts);
+  if (rc == SQLITE_OK && letters > 0) rc = inserts_expired(w->inserts, letters);
+  atomic_store(&w->evicted, inserts_evicted(w->inserts));
   if (rc != SQLITE_OK) log_warn("store", "old rows cannot be deleted now: %s", sqlite3_errstr(rc));
   w->retention_ns = now_ns + (more ? PAUSE_NS / 10 : RETENTION_NS);
 }

@@ -176,7 +176,7 @@ static void the_window_and_the_outcomes_are_taken_once(void **state) {
   for (int i = 0; i < OUTCOMES_A_TICK + 5; i++)
     telemetry_outcome(t, &(struct outcome){0});
   assert_int_equal(telemetry_take_outcomes(t, &buffer, &capacity), OUTCOMES_A_TICK);
-  assert_int_equal(t->outcomes_dropped, 5);
+  assert_int_equal(atomic_load(&t->counters.value[COUNTER_outcomes_dropped][0]), 5);
   free(buffer);
   telemetry_destroy(t);
 }

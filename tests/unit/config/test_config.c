@@ -321,10 +321,11 @@ static void local_providers_have_instances_within_their_bounds(void **state) {
   (void)state;
   struct config *c =
       load("[[providers]]\nname = \"l\"\nmodel = \"m\"\ninstances = 2\nusd_per_instance_hour = 0.5\n"
-           "local = { command = \"serve\", min = 1, max = 3, start_s = 9 }\n");
+           "local = { command = \"serve\", min = 1, max = 3, start_s = 9, health_s = 2 }\n");
   assert_true(c->specs[0].local);
   assert_int_equal(c->specs[0].max_instances, 3);
   assert_int_equal(c->providers[0].start_ns, INT64_C(9000000000));
+  assert_int_equal(c->providers[0].health_ns, INT64_C(2000000000));
   assert_float_equal(c->specs[0].usd_per_instance_hour, 0.5, 0);
   assert_float_equal(c->file_values[TUNABLE_instances][0], 2, 0);
   config_free(c);
@@ -337,6 +338,19 @@ static void local_providers_have_instances_within_their_bounds(void **state) {
                  "providers.local.command: is missing");
   refused_saying("[[providers]]\nname = \"l\"\nmodel = \"m\"\nlocal = { command = \"s\", maxx = 3 }\n",
                  "did you mean providers.local.max?");
+}
+
+static void a_ca_file_must_hold_a_certificate(void **state) {
+  (void)state;
+  refused_saying(
+      "[[providers]]\nname = \"a\"\nmodel = \"m\"\nbase_url = \"https://h/v1\"\nca_file = \"/no/such\"\n",
+      "test.toml:5: providers.ca_file: /no/such cannot be read or holds no certificate");
+  refused_saying(
+      "[[providers]]\nname = \"a\"\nmodel = \"m\"\nbase_url = \"https://h\"\nca_file = \"/dev/null\"\n",
+      "allowed: a PEM file");
+  refused_saying(
+      PROVIDER("a", "model = \"m\"\nca_file = \"/dev/null\""),
+      "providers.ca_file: has no meaning here; allowed: with a base_url that begins with https://");
 }
 
 static void the_environment_wins_over_the_file(void **state) {
@@ -480,6 +494,7 @@ int main(void) {
       cmocka_unit_test(a_models_name_is_a_route_to_all_who_serve_it),
       cmocka_unit_test(a_candidate_may_be_a_provider_or_a_model),
       cmocka_unit_test(local_providers_have_instances_within_their_bounds),
+      cmocka_unit_test(a_ca_file_must_hold_a_certificate),
       cmocka_unit_test(the_environment_wins_over_the_file),
       cmocka_unit_test(parts_of_the_loop_run_unless_switched_off),
       cmocka_unit_test(wrong_variables_are_refused_by_name),

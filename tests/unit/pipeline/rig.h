@@ -28,6 +28,7 @@ struct act {
   int64_t after_ns, retry_after_ns;
   int tokens; /* STREAM, CUT_AFTER: content events, one each `gap_ns` */
   int64_t gap_ns;
+  unsigned malformed; /* STREAM: events before each that the transport skips */
   const char *body;
 };
 
@@ -65,7 +66,7 @@ struct rig {
   struct fake fakes[2];
   struct client clients[RIG_CLIENTS];
   unsigned letters;
-  char letter_reason[64], letter_body[256];
+  char letter_reason[64], letter_path[64], letter_body[256];
   int64_t now_ns;
 };
 
@@ -128,6 +129,7 @@ static inline void fake_play(struct timer *timer, int64_t now_ns) {
     fake_finish(call, UPSTREAM_RESET, 0, NULL, now_ns);
   } else if (call->sent < a->tokens) {
     call->sent++;
+    call->attempt->malformed += a->malformed;
     timer_arm(call->fake->rig->timers, timer, now_ns + a->gap_ns);
     attempt_event(call->attempt, &(struct upstream_event){"data: x\n\n", 9, 1}, now_ns);
   } else {
@@ -168,6 +170,7 @@ static inline int keep_letter(void *ctx, const struct dead_letter *letter) {
   struct rig *rig = ctx;
   rig->letters++;
   snprintf(rig->letter_reason, sizeof rig->letter_reason, "%s", letter->reason);
+  snprintf(rig->letter_path, sizeof rig->letter_path, "%s", letter->path);
   snprintf(rig->letter_body, sizeof rig->letter_body, "%.*s", (int)letter->body_size, letter->body);
   return 0;
 }
@@ -233,7 +236,7 @@ static inline void rig_until(struct rig *rig, int64_t ns) {
 
 struct ask {
   enum priority priority;
-  bool stream, no_coalesce;
+  bool stream, no_coalesce, prompt;
   int64_t deadline_ns; /* from now; 0: default */
   const char *body;
 };
@@ -241,7 +244,8 @@ struct ask {
 static inline struct request *rig_ask(struct rig *rig, unsigned client, struct ask ask) {
   char *body = strdup(ask.body ? ask.body : "{}");
   rig->clients[client].rig = rig;
-  struct request_spec spec = {.priority = ask.priority,
+  struct request_spec spec = {.form = ask.prompt ? FORM_PROMPT : FORM_CHAT,
+                              .priority = ask.priority,
                               .stream = ask.stream,
                               .no_coalesce = ask.no_coalesce,
                               .deadline_ns = ask.deadline_ns ? rig->now_ns + ask.deadline_ns : 0,

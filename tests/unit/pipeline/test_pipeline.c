@@ -228,6 +228,39 @@ static void the_deadline_answers_504_with_a_dead_letter_that_has_the_request(voi
   rig_close(&rig);
 }
 
+static void a_dead_letter_keeps_a_prompt_as_it_was_sent(void **state) {
+  (void)state;
+  static struct rig rig;
+  static const struct act silent[] = {{.what = SILENT}};
+  rig_open(&rig, true, silent, 1, NULL, 0);
+  const char *sent = "{\"input\": \"as it came\" }";
+  rig_ask(&rig, 0, (struct ask){.deadline_ns = S(1), .prompt = true, .body = sent});
+  rig_ask(&rig, 1, (struct ask){.deadline_ns = S(3), .body = "{\"chat\":1}"});
+  rig_until(&rig, S(2));
+  assert_int_equal(rig.letters, 1);
+  assert_string_equal(rig.letter_path, "/v1/prompt");
+  assert_string_equal(rig.letter_body, sent);
+  rig_until(&rig, S(2));
+  assert_int_equal(rig.letters, 2);
+  assert_string_equal(rig.letter_path, "/v1/chat/completions");
+  assert_string_equal(rig.letter_body, "{\"chat\":1}");
+  assert_int_equal(atomic_load(&rig.plane->bytes_in_flight), 0);
+  rig_assert_conserved(&rig);
+  rig_close(&rig);
+}
+
+static void skipped_events_are_counted_at_their_provider(void **state) {
+  (void)state;
+  static struct rig rig;
+  static const struct act odd[] = {{.what = STREAM, .tokens = 3, .gap_ns = 1, .malformed = 2}};
+  rig_open(&rig, true, odd, 1, NULL, 0);
+  rig_ask(&rig, 0, (struct ask){.stream = true});
+  rig_until(&rig, S(1));
+  assert_int_equal(rig.clients[0].status, 200);
+  assert_int_equal(rig_count(&rig, COUNTER_stream_events_malformed, 0), 6);
+  rig_close(&rig);
+}
+
 static void a_client_that_leaves_cancels_its_call(void **state) {
   (void)state;
   static struct rig rig;
@@ -418,6 +451,8 @@ int main(void) {
       cmocka_unit_test(a_stream_that_goes_on_is_not_cut_by_the_idle_limit),
       cmocka_unit_test(a_slow_reader_is_cut_and_counted),
       cmocka_unit_test(the_deadline_answers_504_with_a_dead_letter_that_has_the_request),
+      cmocka_unit_test(a_dead_letter_keeps_a_prompt_as_it_was_sent),
+      cmocka_unit_test(skipped_events_are_counted_at_their_provider),
       cmocka_unit_test(a_client_that_leaves_cancels_its_call),
       cmocka_unit_test(failures_open_the_breaker_and_half_open_admits_one_probe),
       cmocka_unit_test(retries_stay_within_their_budget),

@@ -1,6 +1,6 @@
-/* Instances are this same program, run as "test_local child [cold-ms] [life-ms]": a stub that says where it
- * listens, is unhealthy until its cold start has passed, answers chats with its pid, and may end by itself.
- */
+/* Instances are this same program, run as "test_local child [cold-ms] [life-ms] [well-ms]": a stub that says
+ * where it listens, is unhealthy until its cold start has passed, answers chats with its pid, and may end by
+ * itself, or live on and answer nobody. */
 
 #include "pipeline/plane.h"
 #include "rig.h"
@@ -17,12 +17,14 @@ static char program[512];
 
 /* ---- the child ---- */
 
-static int64_t ready_ns;
+static int64_t ready_ns, hangs_ns = NS_NEVER;
 
 static bool child_script(struct stub *s, int fd, int connection, int request) {
   char body[256];
   (void)connection;
   (void)request;
+  while (clock_now_ns() > hangs_ns)
+    usleep(100000);
   if (memcmp(s->last, "GET /health", 11) == 0) {
     stub_answer(fd, clock_now_ns() < ready_ns ? "503 Loading" : "200 OK", "{}");
     return false;
@@ -33,7 +35,8 @@ static bool child_script(struct stub *s, int fd, int connection, int request) {
   return true;
 }
 
-static int child(int cold_ms, int life_ms) {
+static int child(int cold_ms, int life_ms, int well_ms) {
+  if (well_ms) hangs_ns = clock_now_ns() + well_ms * NS_PER_MS;
   ready_ns = clock_now_ns() + cold_ms * NS_PER_MS;
   struct stub *s = stub_create(child_script);
   printf("warming up\nlistening on http://127.0.0.1:%u\n", s->port);
@@ -155,6 +158,20 @@ static void an_instance_that_dies_is_started_again(void **state) {
   assert_true(wait_for(1, 8000));
 }
 
+static void an_instance_that_hangs_is_killed_and_replaced(void **state) {
+  (void)state;
+  open_pool("child 0 0 1000", 0);
+  settings.health_ns = 100 * NS_PER_MS;
+  assert_int_equal(local_pool_set(pool, 0, 1), 0);
+  assert_true(wait_for(1, 8000));
+  struct local_instance *kept = local_acquire(pool, 0);
+  for (int i = 0; i < 1600 && ready() == 1; i++)
+    usleep(5000);
+  assert_int_equal(ready(), 0);
+  local_release(pool, kept);
+  assert_true(wait_for(1, 8000));
+}
+
 static void a_command_that_fails_is_tried_with_growing_pauses(void **state) {
   (void)state;
   char path[] = "/tmp/test_local_XXXXXX", line[600];
@@ -202,7 +219,7 @@ static int fail_once(const char *path) {
 int main(int argc, char **argv) {
   if (argc > 2 && strcmp(argv[1], "fail") == 0) return fail_once(argv[2]);
   if (argc > 1 && strcmp(argv[1], "child") == 0)
-    return child(argc > 2 ? atoi(argv[2]) : 0, argc > 3 ? atoi(argv[3]) : 0);
+    return child(argc > 2 ? atoi(argv[2]) : 0, argc > 3 ? atoi(argv[3]) : 0, argc > 4 ? atoi(argv[4]) : 0);
   ssize_t n = readlink("/proc/self/exe", program, sizeof program - 1);
   if (n < 0) return 1;
 #define TEST(name) cmocka_unit_test_teardown(name, close_pool)
@@ -212,6 +229,7 @@ int main(int argc, char **argv) {
       TEST(calls_reach_an_instance),
       TEST(fewer_are_drained_before_they_stop),
       TEST(an_instance_that_dies_is_started_again),
+      TEST(an_instance_that_hangs_is_killed_and_replaced),
       TEST(a_command_that_fails_is_tried_with_growing_pauses),
       TEST(an_instance_that_is_never_ready_is_given_up),
       TEST(wrong_numbers_are_refused),

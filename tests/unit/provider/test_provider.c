@@ -405,13 +405,14 @@ static void a_stream_without_an_end_was_cut(void **state) {
   assert_events(OUR_DELTA("a") OUR_DELTA("b"));
 }
 
-static void a_malformed_event_is_skipped(void **state) {
+static void a_malformed_event_is_skipped_and_counted(void **state) {
   (void)state;
   static const char *const events[] = {DELTA("a"), "{\"id\":\"t\",\"choi", DELTA("b"), STOP, "[DONE]", NULL};
   open_stream(events, CHUNKED_END);
   call_run(&call, rig, true);
   assert_int_equal(call.result.error, UPSTREAM_OK);
   assert_events(OUR_DELTA("a") OUR_DELTA("b") OUR_STOP DONE);
+  assert_int_equal(call.request.attempt.malformed, 1);
 }
 
 static void a_stream_of_nothing_sensible_is_invalid(void **state) {
@@ -675,7 +676,7 @@ int main(void) {
       TEST(a_finished_stream_that_stays_open_ends_within_two_seconds),
       TEST(the_end_is_told_at_done_though_the_socket_stays_open),
       TEST(a_stream_without_an_end_was_cut),
-      TEST(a_malformed_event_is_skipped),
+      TEST(a_malformed_event_is_skipped_and_counted),
       TEST(a_stream_of_nothing_sensible_is_invalid),
       TEST(an_error_inside_a_stream_fails_it),
       TEST(a_stream_may_come_byte_by_byte),

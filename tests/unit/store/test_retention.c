@@ -41,11 +41,12 @@ static void old_rows_go_a_step_at_a_time(void **state) {
   (void)state;
   sqlite3 *db = filled(2 * RETENTION_ROWS + 1, now_ms - 8 * DAY_MS);
   struct retention *r = retention_create(db, 7, 7);
-  bool more = false, letters = false;
+  bool more = false;
+  int letters = 0;
   for (int left = RETENTION_ROWS + 1; left >= 1; left -= RETENTION_ROWS) {
     assert_int_equal(retention_step(r, now_ms, &more, &letters), SQLITE_OK);
     assert_true(more);
-    assert_int_equal(letters, left > RETENTION_ROWS);
+    assert_int_equal(letters, left > RETENTION_ROWS ? 10 : 0);
     assert_int_equal(count(db, "requests"), left);
     assert_int_equal(count(db, "frame_stages"), left);
   }
@@ -63,7 +64,8 @@ static void old_rows_go_a_step_at_a_time(void **state) {
 static void young_rows_and_unlimited_ones_stay(void **state) {
   (void)state;
   sqlite3 *db = filled(5, now_ms - 8 * DAY_MS);
-  bool more = true, letters = true;
+  bool more = true;
+  int letters = 1;
   struct retention *r = retention_create(db, 9, 0);
   assert_int_equal(retention_step(r, now_ms, &more, &letters), SQLITE_OK);
   assert_false(more || letters);
@@ -93,11 +95,35 @@ static void the_writer_prunes_by_itself(void **state) {
   assert_true(fixture_number(f->path, "SELECT group_concat(id) = '2' FROM requests") == 1);
 }
 
+static void expired_dead_letters_are_counted_as_evicted(void **state) {
+  struct fixture *f = *state;
+  for (uint64_t i = 1; i <= 3; i++) {
+    struct dead_letter_row row = fixture_letter(i, "id", "{}");
+    assert_int_equal(f->sink.dead_letter(f->sink.ctx, &row), 0);
+  }
+  assert_int_equal(f->sink.commit(f->sink.ctx), 0);
+  fixture_close(f);
+  sqlite3 *db;
+  assert_int_equal(sqlite3_open(f->path, &db), SQLITE_OK);
+  assert_int_equal(sqlite3_exec(db,
+                                "UPDATE dead_letters SET wall_ms = wall_ms - 31 * 86400000 WHERE request < 3",
+                                NULL, NULL, NULL),
+                   SQLITE_OK);
+  sqlite3_close(db);
+  fixture_open(f);
+  for (int i = 0; i < 50 && store_dead_letters_evicted(f->store) != 2; i++)
+    usleep(40000);
+  assert_int_equal(store_dead_letters_evicted(f->store), 2);
+  assert_true(fixture_number(f->path, "SELECT group_concat(request) = '3' FROM dead_letters") == 1);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(old_rows_go_a_step_at_a_time),
       cmocka_unit_test(young_rows_and_unlimited_ones_stay),
       cmocka_unit_test_setup_teardown(the_writer_prunes_by_itself, fixture_setup, fixture_teardown),
+      cmocka_unit_test_setup_teardown(expired_dead_letters_are_counted_as_evicted, fixture_setup,
+                                      fixture_teardown),
   };
   return cmocka_run_group_tests_name("retention", tests, NULL, NULL);
 }

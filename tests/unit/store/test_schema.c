@@ -39,6 +39,26 @@ static void every_view_can_be_read(void **state) {
   sqlite3_close(db);
 }
 
+/* As the first version left it, with a letter in it. */
+static void an_older_file_keeps_its_rows_and_gets_what_is_new(void **state) {
+  (void)state;
+  char error[256] = "";
+  sqlite3 *db = memory();
+  assert_int_equal(schema_migrate(db, "x.db", error, sizeof error), 0);
+  assert_int_equal(run(db, "DROP VIEW dead_letters_view; ALTER TABLE dead_letters DROP COLUMN path;"
+                           "CREATE VIEW dead_letters_view AS SELECT id_text AS request FROM dead_letters;"
+                           "INSERT INTO dead_letters(request, wall_ms, id_text) VALUES(7, 1, 'old');"
+                           "PRAGMA user_version=1"),
+                   SQLITE_OK);
+  assert_int_equal(schema_migrate(db, "x.db", error, sizeof error), 0);
+  assert_int_equal(run(db, "SELECT request, path, body_bytes FROM dead_letters_view"), SQLITE_OK);
+  assert_int_equal(
+      run(db, "INSERT INTO requests(id, wall_ms) SELECT 1, 1 FROM dead_letters WHERE request = 7"),
+      SQLITE_OK);
+  assert_int_equal(sqlite3_changes(db), 1);
+  sqlite3_close(db);
+}
+
 static void a_newer_file_is_refused_untouched(void **state) {
   (void)state;
   char error[256] = "";
@@ -77,6 +97,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(a_new_file_gets_the_present_version_once),
       cmocka_unit_test(every_view_can_be_read),
+      cmocka_unit_test(an_older_file_keeps_its_rows_and_gets_what_is_new),
       cmocka_unit_test(a_newer_file_is_refused_untouched),
       cmocka_unit_test(a_database_of_another_program_is_refused_untouched),
       cmocka_unit_test(a_step_that_fails_leaves_nothing_behind),
