@@ -4,6 +4,7 @@
  *
  *   SEED=n      the first seed (1)             SEEDS=n  how many (10)
  *   SCENARIO=f  this one instead of those  DATA=dir recorded data (data)
+ *   FIGURES=f   where figures go (build/figures/closed.json)
  *   --short     two seeds, no week; only correctness decides */
 
 #include "bus/objective.h"
@@ -380,14 +381,14 @@ int main(int argc, char **argv) {
   static const char *const closed[] = {"closed-capacity", "closed-quality", "closed-load",
                                        "closed-capacity-middle"};
   bool brief = argc > 1 && strcmp(argv[1], "--short") == 0;
-  const char *one = getenv("SCENARIO"), *data = getenv("DATA");
+  const char *one = getenv("SCENARIO"), *data = getenv("DATA"), *figures = getenv("FIGURES");
   uint64_t seed = number("SEED", 1);
   unsigned seeds = (unsigned)number("SEEDS", brief ? 2 : 10);
   if (seeds < 2 || seeds > MAX_SEEDS) seeds = seeds < 2 ? 2 : MAX_SEEDS;
   if (!data || !*data) data = "data";
   mkdir("build", 0777);
   mkdir("build/figures", 0777);
-  FILE *out = fopen("build/figures/closed.json", "w");
+  FILE *out = fopen(figures && *figures ? figures : "build/figures/closed.json", "w");
   if (out) fprintf(out, "{\"name\":\"closed\",\"scenarios\":[");
   for (unsigned i = 0; i < (one && *one ? 1 : brief ? 3 : 4); i++) {
     char path[512];
