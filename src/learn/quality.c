@@ -5,7 +5,10 @@
  *
  * whose five sums follow by recursion. A difference beyond four of its standard errors is a change: the slow
  * mean takes the fast one's place, with little weight, since the fast mean still carries some of the old
- * level. At four errors noise restarts a mean about once in a hundred thousand rewards. */
+ * level. Good models' rewards lean against one with a long tail below, and so does the fast mean: on the side
+ * of the tail the four errors are widened by the first term of Cornish and Fisher (1938), (z^2 - 1) / 6 times
+ * the skewness. Without it such a mean restarts once in five thousand rewards, with it once in seventy
+ * thousand. */
 
 #include "learn/quality.h"
 
@@ -13,6 +16,8 @@
 
 enum { FIRST_TEST = 15 };
 #define CHANGE_ERRORS 4.0
+#define MOST_SKEWED 4.0
+#define SKEW_OF_MEAN (4.0 / 3.0) /* of exponential weights, against as many equal ones */
 #define VARIANCE_PRIOR 0.05
 #define VARIANCE_PRIOR_WEIGHT 5.0
 
@@ -31,11 +36,20 @@ static void restart(struct quality *q) {
   q->changes++;
 }
 
+/* Standard errors by which the fast mean must be off the slow one. */
+static double errors_needed(const struct quality *q) {
+  double skewness = q->third / pow(q->variance, 1.5);
+  skewness = fmin(fmax(skewness, -MOST_SKEWED), MOST_SKEWED);
+  double of_mean = SKEW_OF_MEAN * skewness * sqrt(q->fast2) / q->fast_n;
+  double side = q->fast < q->slow ? -1.0 : 1.0;
+  return CHANGE_ERRORS + fmax(0.0, side * (CHANGE_ERRORS * CHANGE_ERRORS - 1.0) / 6.0 * of_mean);
+}
+
 static bool has_changed(const struct quality *q) {
   if (q->fast_n < FIRST_TEST * 0.5 || q->slow_n < 1.25 * q->fast_n) return false;
   double f = q->fast_n, s = q->slow_n;
   double share = q->fast2 / (f * f) + q->slow2 / (s * s) - 2.0 * q->cross / (f * s);
-  return share > 0.0 && fabs(q->fast - q->slow) > CHANGE_ERRORS * sqrt(q->variance * share);
+  return share > 0.0 && fabs(q->fast - q->slow) > errors_needed(q) * sqrt(q->variance * share);
 }
 
 bool quality_add(struct quality *q, double value, double memory) {
@@ -44,6 +58,7 @@ bool quality_add(struct quality *q, double value, double memory) {
     double off = value - q->slow;
     q->variance_n = q->variance_n * keep_slow + 1.0;
     q->variance += (off * off - q->variance) / q->variance_n;
+    q->third += (off * off * off - q->third) / q->variance_n;
   }
   q->slow_n = q->slow_n * keep_slow + 1.0;
   q->slow += (value - q->slow) / q->slow_n;

@@ -12,11 +12,12 @@ enum { QUALITY_FAST = 25, QUALITY_RESTART = 8 };
 #define QUALITY_PRIOR_WEIGHT 3.0
 
 struct quality {
-  double slow_n, slow;         /* weight and mean at the long memory */
-  double fast_n, fast;         /* at the short one */
-  double slow2, fast2, cross;  /* sums of squared and of crossed weights: the variance of their difference */
-  double variance, variance_n; /* of one reward */
-  double since_change;         /* rewards since the last restart */
+  double slow_n, slow;        /* weight and mean at the long memory */
+  double fast_n, fast;        /* at the short one */
+  double slow2, fast2, cross; /* sums of squared and of crossed weights: the variance of their difference */
+  double variance, third;     /* of one reward: its second and third central moments */
+  double variance_n;          /* and their weight */
+  double since_change;        /* rewards since the last restart */
   unsigned changes;
 };
 

@@ -81,6 +81,19 @@ static void noise_does_not_restart_it(void **state) {
   assert_in_range(q.changes, 0, 2);
 }
 
+/* As the rewards of a good model are: nearly all close to one, a few near nothing. */
+static void a_long_tail_of_bad_rewards_does_not_restart_it(void **state) {
+  (void)state;
+  struct quality q;
+  struct rng rng;
+  quality_init(&q);
+  rng_seed(&rng, 5, 5);
+  for (int i = 0; i < 200000; i++)
+    quality_add(&q, rng_uniform(&rng) < 0.03 ? reward(&rng, 0.1, 0.1) : reward(&rng, 0.91, 0.09), 1000);
+  print_message("restarts in 200,000 skewed rewards: %u\n", q.changes);
+  assert_in_range(q.changes, 0, 5);
+}
+
 static void a_change_is_told_once_and_settles(void **state) {
   (void)state;
   struct quality q;
@@ -106,6 +119,7 @@ int main(void) {
       cmocka_unit_test(converges_to_the_mean_reward),
       cmocka_unit_test(a_step_of_a_third_is_learned_in_tens_of_rewards),
       cmocka_unit_test(noise_does_not_restart_it),
+      cmocka_unit_test(a_long_tail_of_bad_rewards_does_not_restart_it),
       cmocka_unit_test(a_change_is_told_once_and_settles),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
