@@ -93,7 +93,7 @@ static void escape_quotes(const char *from, char *to, size_t size) {
 static void refuse_size(struct exchange *ex) {
   char message[160];
   snprintf(message, sizeof message,
-           "the request body is larger than the limit of %zu bytes; send less, or raise server.body_limit",
+           "the request body is larger than the limit of %zu bytes; send less, or raise server.body_limit_mib",
            ex->front->settings.body_limit);
   refuse(ex, 413, "request_too_large", message);
 }
