@@ -9,10 +9,11 @@
 #include "honest_run.h"
 
 enum { LATENCY, ERRORS, DOLLARS, QUALITY, CHANNELS };
-enum { STEPS = 12, PARTS = 3 };
+enum { STEPS = 12, PARTS = 4 };
 #define WARM_NS (150 * MINUTE) /* learning before a harmful change */
 #define COST_NS (20 * MINUTE)  /* over which its cost is measured */
 #define TENTH 0.1
+#define KEEP NAN /* the value stays as it is */
 
 /* How hard a change is pushed: values of the channel's tunables in the order of `names`. */
 static const struct channel {
@@ -36,11 +37,11 @@ static const struct channel {
                  150,
                  5 * MINUTE,
                  {"cost_sensitivity", "explore_share"},
-                 {{0.8, 0.02},
-                  {0.5, 0.02},
-                  {0.2, 0.02},
-                  {0.1, 0.02},
-                  {0, 0.02},
+                 {{0.8, KEEP},
+                  {0.5, KEEP},
+                  {0.2, KEEP},
+                  {0.1, KEEP},
+                  {0, KEEP},
                   {0, 0.1},
                   {0, 0.2},
                   {0, 0.3},
@@ -51,19 +52,19 @@ static const struct channel {
     [QUALITY] = {"quality",
                  0,
                  30 * MINUTE,
-                 {"quality_sensitivity", "cost_sensitivity", "explore_share"},
-                 {{1, 10, 0.02},
-                  {0.5, 10, 0.02},
-                  {0.3, 10, 0.02},
-                  {0.2, 10, 0.02},
-                  {0.1, 10, 0.02},
-                  {0.05, 10, 0.02},
-                  {0.02, 10, 0.02},
-                  {0, 10, 0.02},
-                  {0, 10, 0.01},
-                  {0, 10, 0.005},
-                  {0, 10, 0.002},
-                  {0, 10, 0}}},
+                 {"quality_sensitivity", "cost_sensitivity", "explore_share", "route_temperature"},
+                 {{1, 10, KEEP, KEEP},
+                  {0.5, 10, KEEP, KEEP},
+                  {0.3, 10, KEEP, KEEP},
+                  {0.2, 10, KEEP, KEEP},
+                  {0.1, 10, KEEP, KEEP},
+                  {0.05, 10, KEEP, KEEP},
+                  {0.02, 10, KEEP, KEEP},
+                  {0, 10, KEEP, KEEP},
+                  {0, 10, 0, KEEP},
+                  {0, 10, 0, 0.005},
+                  {0, 10, 0, 0.002},
+                  {0, 10, 0, 0.0005}}},
 };
 
 static int push(struct world *world, const struct channel *channel, int step, bool unguarded) {
@@ -77,7 +78,7 @@ static int push(struct world *world, const struct channel *channel, int step, bo
     if (limits) snprintf(names[i], sizeof names[i], "concurrency_limit.%s", plane->provider_names[i]);
     const char *name = limits ? names[i] : channel->names[i];
     double value = channel->steps[step][limits ? 0 : i];
-    if (!name || value_of(world, name) == value) continue;
+    if (!name || isnan(value) || value_of(world, name) == value) continue;
     c.changes[c.change_count].name = name;
     c.changes[c.change_count++].value = value;
   }
@@ -174,7 +175,7 @@ static int by_size(const void *a, const void *b) {
 
 static void print_step(const struct channel *channel, int step) {
   for (int i = 0; step >= 0 && i < PARTS && channel->names[i]; i++)
-    printf(" %s %g", channel->names[i], channel->steps[step][i]);
+    if (!isnan(channel->steps[step][i])) printf(" %s %g", channel->names[i], channel->steps[step][i]);
 }
 
 static void print_seeds(const struct channel *channel, const struct harm *harms, uint64_t seed,
