@@ -213,11 +213,11 @@ static double usual_variance(const struct series *history, double scale) {
   return fmax(seen, CALM_MISSES * (1.0 - CALM_MISSES) * scale * scale);
 }
 
-/* The mean with no block further from `centre` than CLIP of its usual deviations. */
-static double clipped_mean(const struct series *s, double centre, double variance) {
+/* The mean with no block further from `centre` than `clip` of its usual deviations. */
+static double clipped_mean(const struct series *s, double centre, double variance, double clip) {
   double sum = 0.0;
   for (unsigned i = 0; i < s->count; i++) {
-    double most = CLIP * sqrt(variance * s->points[i].n);
+    double most = clip * sqrt(variance * s->points[i].n);
     sum += fmin(fmax(s->points[i].u - centre * s->points[i].n, -most), most);
   }
   return centre + sum / s->n;
@@ -235,7 +235,9 @@ static void compare(const struct series *history, const struct series *before, c
       confseq_half_width_one_sided(variance / after->n * after->count, after->count, ALPHA, TUNED_BLOCKS);
   double half = hypot(before_half, after_half);
   v->effect = after->mean - before->mean;
-  double certain = clipped_mean(after, before->mean, variance) - before->mean;
+  /* Where the deviation is known from few blocks only, what is usual is as much wider as the interval: else
+   * no number of bad blocks would be enough. */
+  double certain = clipped_mean(after, before->mean, variance, CLIP * t / z) - before->mean;
   v->low = fmin(v->effect, certain) - half;
   v->high = fmax(v->effect, certain) + half;
 }
