@@ -129,6 +129,7 @@ static int64_t first_limit(const struct request *r, int64_t now_ns) {
     return now_ns + (int64_t)tunable_for(t, TUNABLE_first_token_timeout_ms, r->treated) * NS_PER_MS;
   uint32_t all = (1u << route_of(r)->candidate_count) - 1, others = all & ~r->spent & ~(1u << r->candidate);
   int64_t usual = now_ns + (int64_t)tunable_get(t, TUNABLE_deadline_ms) * NS_PER_MS, end = r->deadline_ns;
+  if (others && end > now_ns) return now_ns + (end - now_ns) / 2;
   if (r->leads && usual > end) end = usual; /* its flight may have waiters with more time */
   return others ? now_ns + (end - now_ns) / 2 : end;
 }

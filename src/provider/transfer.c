@@ -326,6 +326,15 @@ static enum upstream_error classify(CURLcode code, bool any_answer) {
   }
 }
 
+static const char *explain(const struct transfer *t, CURLcode code) {
+  if (code != CURLE_PEER_FAILED_VERIFICATION && code != CURLE_SSL_CACERT_BADFILE)
+    return curl_easy_strerror(code);
+  static const char untrusted[] =
+      "its certificate is not trusted; name who vouches for it in the provider's ca_file (PEM)";
+  log_warn("provider", "%s: %s", transfer_name(t), untrusted);
+  return untrusted;
+}
+
 void reply_end(struct transfer *t, CURLcode code, int64_t now_ns) {
   struct upstream_result result;
   bool success = t->headers.status / 100 == 2;
@@ -336,7 +345,7 @@ void reply_end(struct transfer *t, CURLcode code, int64_t now_ns) {
   if (t->failure != UPSTREAM_OK)
     fill(t, &result, t->failure, t->failure_detail);
   else if (code != CURLE_OK)
-    fill(t, &result, classify(code, t->headers.status != 0), curl_easy_strerror(code));
+    fill(t, &result, classify(code, t->headers.status != 0), explain(t, code));
   else if (!success)
     status_result(t, &result);
   else

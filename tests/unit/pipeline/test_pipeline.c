@@ -168,6 +168,21 @@ static void a_cut_stream_ends_with_an_error_never_as_success(void **state) {
   rig_close(&rig);
 }
 
+/* Whatever others may wait for its flight: a leader has its own time. */
+static void a_silent_call_leaves_half_of_a_short_deadline_to_the_next(void **state) {
+  (void)state;
+  static struct rig rig;
+  static const struct act silent[] = {{.what = SILENT}};
+  rig_open(&rig, true, silent, 1, quick, 1);
+  rig_ask(&rig, 0, (struct ask){.deadline_ns = S(4)});
+  rig_until(&rig, S(5));
+  assert_int_equal(rig.clients[0].status, 200);
+  assert_string_equal(rig.clients[0].model, "m1");
+  assert_true(rig.clients[0].finished_ns - rig.fakes[0].started_at[0] < S(2.5));
+  rig_assert_conserved(&rig);
+  rig_close(&rig);
+}
+
 static void a_stream_cut_before_content_falls_back(void **state) {
   (void)state;
   static struct rig rig;
@@ -447,6 +462,7 @@ int main(void) {
       cmocka_unit_test(refused_credentials_become_502_without_the_providers_words),
       cmocka_unit_test(a_silent_stream_fails_over_and_is_not_tried_again),
       cmocka_unit_test(a_cut_stream_ends_with_an_error_never_as_success),
+      cmocka_unit_test(a_silent_call_leaves_half_of_a_short_deadline_to_the_next),
       cmocka_unit_test(a_stream_cut_before_content_falls_back),
       cmocka_unit_test(a_stream_that_goes_on_is_not_cut_by_the_idle_limit),
       cmocka_unit_test(a_slow_reader_is_cut_and_counted),
