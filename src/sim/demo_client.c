@@ -64,7 +64,7 @@ static const struct act acts[] = {
      "creates an experiment: does giving up on a first token after 1 s instead of 10 s pay? (half of the "
      "sessions)",
      "POST", "/api/v1/experiments", experiment},
-    {120, 60, "pushes a harmful change: only two calls at a time to each provider (guarded, as any change)",
+    {185, 30, "pushes a harmful change: only two calls at a time to each provider (guarded, as any change)",
      "PUT", "/api/v1/tunables", harmful_change},
 };
 
