@@ -13,6 +13,7 @@ enum { STEPS = 16, PARTS = 3 };
 #define WARM_NS (150 * MINUTE) /* learning before a harmful change */
 #define COST_NS (20 * MINUTE)  /* over which its cost is measured */
 #define TENTH 0.1
+#define KEEP NAN /* the value stays as it is */
 
 /* How hard a change is pushed: values of the channel's tunables in the order of `names`. Dollars weigh more
  * where they are to do harm. */
@@ -68,14 +69,14 @@ static const struct channel {
                  150,
                  5 * MINUTE,
                  {"cost_sensitivity", "explore_share"},
-                 {{0.8, 0.02},
-                  {0.5, 0.02},
-                  {0.4, 0.02},
-                  {0.3, 0.02},
-                  {0.2, 0.02},
-                  {0.1, 0.02},
-                  {0.05, 0.02},
-                  {0, 0.02},
+                 {{0.8, KEEP},
+                  {0.5, KEEP},
+                  {0.4, KEEP},
+                  {0.3, KEEP},
+                  {0.2, KEEP},
+                  {0.1, KEEP},
+                  {0.05, KEEP},
+                  {0, KEEP},
                   {0, 0.1},
                   {0, 0.2},
                   {0, 0.3},
@@ -88,14 +89,14 @@ static const struct channel {
                  0,
                  30 * MINUTE,
                  {"quality_sensitivity", "cost_sensitivity", "route_temperature"},
-                 {{1, 10, 0.01},
-                  {0.5, 10, 0.01},
-                  {0.2, 10, 0.01},
-                  {0.1, 10, 0.01},
-                  {0.05, 10, 0.01},
-                  {0.02, 10, 0.01},
-                  {0.01, 10, 0.01},
-                  {0, 10, 0.01},
+                 {{1, 10, KEEP},
+                  {0.5, 10, KEEP},
+                  {0.2, 10, KEEP},
+                  {0.1, 10, KEEP},
+                  {0.05, 10, KEEP},
+                  {0.02, 10, KEEP},
+                  {0.01, 10, KEEP},
+                  {0, 10, KEEP},
                   {0, 10, 0.008},
                   {0, 10, 0.006},
                   {0, 10, 0.005},
@@ -122,7 +123,7 @@ static int push(struct world *world, const struct channel *channel, int step, bo
     if (limits) snprintf(names[i], sizeof names[i], "concurrency_limit.%s", plane->provider_names[i]);
     const char *name = limits ? names[i] : channel->names[i];
     double value = value_of_step(channel, step, i);
-    if (!name || value_of(world, name) == value) continue;
+    if (!name || isnan(value) || value_of(world, name) == value) continue;
     c.changes[c.change_count].name = name;
     c.changes[c.change_count++].value = value;
   }
@@ -229,7 +230,7 @@ static int by_size(const void *a, const void *b) {
 
 static void print_step(const struct channel *channel, int step) {
   for (int i = 0; step >= 0 && i < PARTS && channel->names[i]; i++)
-    printf(" %s %g", channel->names[i], channel->steps[step][i]);
+    if (!isnan(channel->steps[step][i])) printf(" %s %g", channel->names[i], channel->steps[step][i]);
   if (step >= 0 && channel->steps[step][1] > 0 && !channel->names[1])
     printf(", %g of them one less", channel->steps[step][1]);
 }
