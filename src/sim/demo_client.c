@@ -64,7 +64,7 @@ static const struct act acts[] = {
      "creates an experiment: does giving up on a first token after 1 s instead of 10 s pay? (half of the "
      "sessions)",
      "POST", "/api/v1/experiments", experiment},
-    {185, 30, "pushes a harmful change: only two calls at a time to each provider (guarded, as any change)",
+    {165, 40, "pushes a harmful change: only two calls at a time to each provider (guarded, as any change)",
      "PUT", "/api/v1/tunables", harmful_change},
 };
 
@@ -76,7 +76,6 @@ struct performance {
   const struct act *act;
   int64_t patient_ns; /* until then it waits for the experiment */
   unsigned tries;
-  bool waited;
   char answer[ANSWER_SIZE];
   size_t used;
 };
@@ -142,9 +141,7 @@ static void look_done(void *ctx, enum call_error error, int status, int64_t now_
   struct performance *p = ctx;
   bool running = error == CALL_OK && status == 200 && strstr(p->answer, "\"status\":\"running\"");
   if (!running) p->patient_ns = now_ns;
-  int64_t pause_s = running ? LOOK_S : p->waited ? PAUSE_S : 0;
-  p->waited = p->waited || running;
-  timer_arm(evloop_timers(p->client->loop), &p->timer, now_ns + pause_s * NS_PER_S);
+  timer_arm(evloop_timers(p->client->loop), &p->timer, now_ns + (running ? LOOK_S : PAUSE_S) * NS_PER_S);
 }
 
 static const struct call_ops look_ops = {.bytes = act_bytes, .done = look_done};
