@@ -5,12 +5,13 @@
  * are looked at only when no primary candidate is free.
  *
  * After a failed call:
- *   429                  the provider is closed until Retry-After; another candidate at once, else wait for
- * it 5xx, connection      once more at the same provider (within the retry budget), then another candidate;
- * where there is no other, up to retry_attempts time-out             never the same provider again; another
- * candidate 400, 413, 422        the request's own fault: its answer (but context_length_exceeded may try a
- * larger model) other 4xx            another candidate after first content  nothing can be taken back: the
- * stream ends with an error frame */
+ * - 429: the provider is closed until Retry-After; another candidate at once, else wait for it
+ * - 5xx, connection: once more at the same provider (within the retry budget), then another candidate; where
+ *   there is no other, up to retry_attempts
+ * - time-out: never the same provider again; another candidate
+ * - 400, 413, 422: the request's own fault: its answer (but context_length_exceeded may try a larger model)
+ * - other 4xx: another candidate
+ * - after first content: nothing can be taken back: the stream ends with an error frame */
 
 #include "pipeline/internal.h"
 

@@ -3,7 +3,8 @@
  * callback.
  *
  * Work is turned away at admission, where its client can be told at once; behind it a full ring only makes
- * the stage before it wait. So nothing that was admitted is dropped on the way. */
+ * the stage before it wait: each stage hands on as much as the next has room for, later stages first. So
+ * nothing that was admitted is dropped on the way. */
 
 #include "pipeline/internal.h"
 
@@ -228,11 +229,13 @@ static struct request *first_of(struct pipeline *p, enum stage stage, int64_t no
 
 /* Retrieval passes everything through: there is no document store yet. */
 static bool run_rag(struct pipeline *p, int64_t now_ns) {
-  if (lanes_depth(&p->rings[STAGE_RAG]) == 0 || !has_room(p, STAGE_ASSEMBLE)) return false;
-  struct request *r = first_of(p, STAGE_RAG, now_ns);
-  stage_leave(p, r, now_ns);
-  stage_push(p, r, STAGE_ASSEMBLE, now_ns);
-  return true;
+  bool moved = false;
+  for (; lanes_depth(&p->rings[STAGE_RAG]) > 0 && has_room(p, STAGE_ASSEMBLE); moved = true) {
+    struct request *r = first_of(p, STAGE_RAG, now_ns);
+    stage_leave(p, r, now_ns);
+    stage_push(p, r, STAGE_ASSEMBLE, now_ns);
+  }
+  return moved;
 }
 
 /* A prompt becomes a chat request; a chat request goes on as its client wrote it. */
@@ -253,19 +256,20 @@ static int assemble(struct pipeline *p, struct request *r) {
 }
 
 static bool run_assemble(struct pipeline *p, int64_t now_ns) {
-  if (lanes_depth(&p->rings[STAGE_ASSEMBLE]) == 0 || !has_room(p, STAGE_INFERENCE)) return false;
-  struct request *r = first_of(p, STAGE_ASSEMBLE, now_ns);
-  stage_leave(p, r, now_ns);
-  if (assemble(p, r) < 0)
-    end_failed(r, OUTCOME_FAILED, &answer_unavailable, "the prompt could not be assembled", now_ns);
-  else
-    stage_push(p, r, STAGE_INFERENCE, now_ns);
-  return true;
+  bool moved = false;
+  for (; lanes_depth(&p->rings[STAGE_ASSEMBLE]) > 0 && has_room(p, STAGE_INFERENCE); moved = true) {
+    struct request *r = first_of(p, STAGE_ASSEMBLE, now_ns);
+    stage_leave(p, r, now_ns);
+    if (assemble(p, r) < 0)
+      end_failed(r, OUTCOME_FAILED, &answer_unavailable, "the prompt could not be assembled", now_ns);
+    else
+      stage_push(p, r, STAGE_INFERENCE, now_ns);
+  }
+  return moved;
 }
 
 /* What a whole answer cost and how fast it was; the provider's word counts before ours. */
-static bool run_post(struct pipeline *p, int64_t now_ns) {
-  if (lanes_depth(&p->rings[STAGE_POST]) == 0 || !has_room(p, STAGE_STREAM)) return false;
+static void finish_post(struct pipeline *p, int64_t now_ns) {
   struct request *r = first_of(p, STAGE_POST, now_ns);
   stage_leave(p, r, now_ns);
   struct outcome *o = &r->outcome;
@@ -273,15 +277,24 @@ static bool run_post(struct pipeline *p, int64_t now_ns) {
   if (r->spec.stream && r->attempt.first_ns && o->tokens_out > 1)
     o->tpot_ms = (float)(ms_between(r->attempt.first_ns, r->attempt.last_ns) / (o->tokens_out - 1));
   stage_push(p, r, STAGE_STREAM, now_ns);
-  return true;
+}
+
+/* As many as delivery has room for. */
+static bool run_post(struct pipeline *p, int64_t now_ns) {
+  bool moved = false;
+  for (; lanes_depth(&p->rings[STAGE_POST]) > 0 && has_room(p, STAGE_STREAM); moved = true)
+    finish_post(p, now_ns);
+  return moved;
 }
 
 static bool run_stream(struct pipeline *p, int64_t now_ns) {
-  if (lanes_depth(&p->rings[STAGE_STREAM]) == 0) return false;
-  struct request *r = first_of(p, STAGE_STREAM, now_ns);
-  stage_leave(p, r, now_ns);
-  end_answered(r, now_ns);
-  return true;
+  bool moved = false;
+  for (; lanes_depth(&p->rings[STAGE_STREAM]) > 0; moved = true) {
+    struct request *r = first_of(p, STAGE_STREAM, now_ns);
+    stage_leave(p, r, now_ns);
+    end_answered(r, now_ns);
+  }
+  return moved;
 }
 
 static void free_ended(struct pipeline *p) {
@@ -307,7 +320,8 @@ bool pipeline_run(struct pipeline *p, int64_t now_ns) {
   for (int pass = 0; moved && pass < PASSES_A_TURN; pass++) {
     moved = run_stream(p, now_ns);
     moved |= run_post(p, now_ns);
-    moved |= inference_run(p, now_ns);
+    if (has_room(p, STAGE_POST))
+      moved |= inference_run(p, now_ns); /* answers that wait go before new calls */
     moved |= run_assemble(p, now_ns);
     moved |= run_rag(p, now_ns);
   }
