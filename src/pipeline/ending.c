@@ -181,15 +181,18 @@ void end_answered(struct request *r, int64_t now_ns) {
 void end_failed(struct request *r, enum outcome_kind kind, const struct answer *error, const char *detail,
                 int64_t now_ns) {
   struct answer a = *error;
+  bool own_client = !r->detached;
   leave_flight(r, now_ns);
-  if (!r->detached) {
+  bool for_others =
+      kind == OUTCOME_EXPIRED && goes_on(r); /* a deadline is the leader's own; the rest holds for all */
+  if (kind == OUTCOME_EXPIRED && !for_others) inference_expire(r, now_ns);
+  if (own_client) {
     record(r, kind, now_ns);
     describe(r, &a);
     keep_dead_letter(r, &a, detail);
     r->spec.ops->finish(r->spec.client, r, &a);
   }
-  if (kind == OUTCOME_EXPIRED && goes_on(r))
-    return; /* a deadline is the leader's own; the rest holds for all */
+  if (for_others) return;
   r->outcome.ended_ns = now_ns;
   if (r->leads) land(r, &a);
   bury(r, now_ns);

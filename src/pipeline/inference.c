@@ -22,7 +22,9 @@
 
 #define UNBLOCK_NS (20 * NS_PER_MS)
 #define COOLING_DEFAULT_NS (1 * NS_PER_S)
-enum { HELD_MAX = 65536, RACES = 4 };
+#define READER_LOOK_NS (10 * NS_PER_MS) /* between two looks at a reader who is behind */
+#define READER_STUCK_NS (5 * NS_PER_S)  /* without reading anything */
+enum { HELD_MAX = 65536, RACES = 4, FAIR_SHARE = 8 };
 
 static struct provider_state *provider_of(const struct pipeline *p, unsigned provider) {
   return &p->env.plane->providers[provider];
@@ -428,12 +430,43 @@ static void cut_slow_reader(struct request *r, int64_t now_ns) {
   end_client_gone(r, now_ns);
 }
 
+static size_t backlog_bound(const struct request *r) {
+  return (size_t)tunable_for(tunables_of(r->pipeline), TUNABLE_stream_backlog_kib, r->treated) << 10;
+}
+
 static bool deliver(struct request *r, const char *bytes, size_t size, int64_t now_ns) {
   if (size == 0) return true;
-  double bound = tunable_for(tunables_of(r->pipeline), TUNABLE_stream_backlog_kib, r->treated) * 1024.0;
-  if ((double)r->spec.ops->event(r->spec.client, bytes, size) <= bound) return true;
-  cut_slow_reader(r, now_ns);
-  return false;
+  struct attempt *a = &r->attempt;
+  a->unread = r->spec.ops->event(r->spec.client, bytes, size);
+  if (a->unread <= backlog_bound(r) || a->paused_ns) return true;
+  struct upstream *upstream = r->pipeline->env.upstreams[a->provider];
+  if (!upstream->ops->pause) {
+    cut_slow_reader(r, now_ns);
+    return false;
+  }
+  upstream->ops->pause(upstream, a, true);
+  a->paused_ns = now_ns;
+  timer_arm(r->pipeline->env.timers, &r->attempt_timer, now_ns + READER_LOOK_NS);
+  return true;
+}
+
+/* The stream goes on once its reader has caught up by a quarter. */
+static void look_at_reader(struct request *r, int64_t now_ns) {
+  struct attempt *a = &r->attempt;
+  struct upstream *upstream = r->pipeline->env.upstreams[a->provider];
+  size_t unread = r->spec.ops->event(r->spec.client, NULL, 0), bound = backlog_bound(r);
+  if (unread < a->unread) a->paused_ns = now_ns;
+  a->unread = unread;
+  if (now_ns - a->paused_ns >= READER_STUCK_NS) {
+    cut_slow_reader(r, now_ns);
+    return;
+  }
+  if (unread <= bound - bound / 4) {
+    a->paused_ns = 0;
+    a->last_ns = now_ns; /* the provider was not silent, it was held back */
+    upstream->ops->pause(upstream, a, false);
+  }
+  timer_arm(r->pipeline->env.timers, &r->attempt_timer, now_ns + READER_LOOK_NS);
 }
 
 /* The first content: from here on this provider's answer is the client's. False: the client is gone. */
@@ -479,9 +512,33 @@ void attempt_done(struct attempt *attempt, struct upstream_result *result, int64
   stage_push(r->pipeline, r, STAGE_POST, now_ns);
 }
 
+static void end_call(struct request *r, enum attempt_result result, int64_t now_ns) {
+  if (r->attempt.transport) {
+    struct upstream *upstream = r->pipeline->env.upstreams[r->attempt.provider];
+    upstream->ops->cancel(upstream, &r->attempt);
+    r->attempt.transport = NULL;
+  }
+  close_attempt(r, result, now_ns);
+}
+
+/* A whole answer that did not come in time speaks against its provider only when the provider was given a
+ * fair share of the usual deadline: clients in a hurry open no breaker. */
+static enum attempt_result overdue(const struct request *r, int64_t now_ns) {
+  int64_t usual = (int64_t)tunable_get(tunables_of(r->pipeline), TUNABLE_deadline_ms) * NS_PER_MS;
+  return now_ns - r->attempt.started_ns >= usual / FAIR_SHARE ? ATTEMPT_TIMED_OUT : ATTEMPT_CANCELLED;
+}
+
+void inference_expire(struct request *r, int64_t now_ns) {
+  if (r->phase == PHASE_CALLING) end_call(r, r->spec.stream ? ATTEMPT_CANCELLED : overdue(r, now_ns), now_ns);
+}
+
 static void attempt_timed_out(struct timer *timer, int64_t now_ns) {
   struct request *r = (struct request *)((char *)timer - offsetof(struct request, attempt_timer));
   struct pipeline *p = r->pipeline;
+  if (r->attempt.paused_ns) {
+    look_at_reader(r, now_ns);
+    return;
+  }
   if (r->begun) { /* the idle limit is measured from the last event, and only looked at when it could have
                      passed */
     int64_t idle = (int64_t)tunable_for(tunables_of(p), TUNABLE_idle_timeout_ms, r->treated) * NS_PER_MS;
@@ -490,10 +547,7 @@ static void attempt_timed_out(struct timer *timer, int64_t now_ns) {
       return;
     }
   }
-  struct upstream *upstream = p->env.upstreams[r->attempt.provider];
-  upstream->ops->cancel(upstream, &r->attempt);
-  r->attempt.transport = NULL;
-  close_attempt(r, ATTEMPT_TIMED_OUT, now_ns);
+  end_call(r, r->spec.stream ? ATTEMPT_TIMED_OUT : overdue(r, now_ns), now_ns);
   remember(r, 0, r->begun ? "the stream fell silent" : "no token within the time limit");
   drop_held(r);
   if (r->begun)
@@ -506,13 +560,7 @@ void inference_drop(struct request *r, int64_t now_ns) {
   struct pipeline *p = r->pipeline;
   timer_disarm(p->env.timers, &r->backoff_timer);
   if (r->phase == PHASE_QUEUED) stage_leave(p, r, now_ns);
-  if (r->phase != PHASE_CALLING) return;
-  if (r->attempt.transport) {
-    struct upstream *upstream = p->env.upstreams[r->attempt.provider];
-    upstream->ops->cancel(upstream, &r->attempt);
-    r->attempt.transport = NULL;
-  }
-  close_attempt(r, ATTEMPT_CANCELLED, now_ns);
+  if (r->phase == PHASE_CALLING) end_call(r, ATTEMPT_CANCELLED, now_ns);
 }
 
 /* ---- dispatch ---- */

@@ -45,6 +45,8 @@ void stage_leave(struct pipeline *p, struct request *r,
 
 /* inference.c */
 bool inference_run(struct pipeline *p, int64_t now_ns); /* true: something moved */
+void inference_expire(struct request *r,
+                      int64_t now_ns); /* its deadline passed: ends its call, if it has one */
 void inference_drop(struct request *r,
                     int64_t now_ns); /* ends whatever the request waits for: call, timer, ring */
 

@@ -183,6 +183,36 @@ static void a_silent_call_leaves_half_of_a_short_deadline_to_the_next(void **sta
   rig_close(&rig);
 }
 
+/* A provider that never answers, as the only one of its route: its requests end at their deadline. */
+static void deadlines_open_the_breaker_unless_the_client_was_in_a_hurry(void **state) {
+  (void)state;
+  static struct rig rig;
+  static const struct act silent[] = {{.what = SILENT}};
+  rig_open(&rig, true, silent, 1, NULL, 0);
+  rig_set(&rig, TUNABLE_breaker_failure_threshold, 2);
+  for (unsigned i = 0; i < 4; i++) {
+    rig_ask(&rig, i, (struct ask){.deadline_ns = MS(100)});
+    rig_until(&rig, S(1));
+  }
+  assert_int_equal(rig_count(&rig, COUNTER_attempt_cancelled, 0), 4);
+  assert_int_equal(rig.plane->providers[0].breaker.state, BREAKER_CLOSED);
+  for (unsigned i = 4; i < 6; i++) {
+    rig_ask(&rig, i, (struct ask){0});
+    rig_until(&rig, S(61));
+    assert_int_equal(rig.clients[i].status, 504);
+  }
+  assert_int_equal(rig_count(&rig, COUNTER_attempt_timeouts, 0), 2);
+  assert_int_equal(rig_count(&rig, COUNTER_breaker_opened, 0), 1);
+  struct outcome *outcomes = NULL;
+  size_t capacity = 0;
+  assert_int_equal(telemetry_take_outcomes(rig.telemetry, &outcomes, &capacity), 6);
+  assert_int_equal(outcomes[5].tried_count, 1); /* the router hears of it */
+  assert_int_equal(outcomes[5].tried[0].result, ATTEMPT_TIMED_OUT);
+  free(outcomes);
+  rig_assert_conserved(&rig);
+  rig_close(&rig);
+}
+
 static void a_stream_cut_before_content_falls_back(void **state) {
   (void)state;
   static struct rig rig;
@@ -222,6 +252,59 @@ static void a_slow_reader_is_cut_and_counted(void **state) {
   assert_int_equal(rig.clients[0].finished, 1);
   assert_int_equal(rig_count(&rig, COUNTER_slow_readers_cut, 0), 1);
   assert_int_equal(rig.fakes[0].cancelled, 1);
+  rig_assert_conserved(&rig);
+  rig_close(&rig);
+}
+
+static unsigned pauses, resumes;
+
+static void fake_pause(struct upstream *upstream, struct attempt *attempt, bool paused) {
+  (void)upstream;
+  (void)attempt;
+  pauses += paused;
+  resumes += !paused;
+}
+
+static void a_provider_that_can_wait_waits_for_its_reader(void **state) {
+  (void)state;
+  static struct rig rig;
+  static const struct upstream_ops patient = {fake_start, fake_cancel, fake_pause};
+  static const struct act flow[] = {{.what = STREAM, .tokens = 12, .gap_ns = S(1)}};
+  rig_open(&rig, true, flow, 1, NULL, 0);
+  rig.fakes[0].upstream.ops = &patient;
+  pauses = resumes = 0;
+  rig.clients[0].backlog = 2 << 20;
+  rig_ask(&rig, 0, (struct ask){.stream = true});
+  rig_until(&rig, S(2));
+  assert_int_equal(pauses, 1);
+  for (int i = 0; i < 4; i++) { /* slowly, but it reads */
+    rig.clients[0].backlog -= 1000;
+    rig_until(&rig, S(2));
+  }
+  assert_int_equal(resumes, 0);
+  rig.clients[0].backlog = 1000;
+  rig_until(&rig, S(5));
+  assert_int_equal(resumes, 1);
+  assert_int_equal(rig.clients[0].status, 200);
+  assert_int_equal(rig.clients[0].events, 12);
+  rig_close(&rig);
+}
+
+static void a_reader_that_reads_nothing_for_five_seconds_is_cut(void **state) {
+  (void)state;
+  static struct rig rig;
+  static const struct upstream_ops patient = {fake_start, fake_cancel, fake_pause};
+  static const struct act flow[] = {{.what = STREAM, .tokens = 2, .gap_ns = S(30)}};
+  rig_open(&rig, true, flow, 1, NULL, 0);
+  rig.fakes[0].upstream.ops = &patient;
+  rig.clients[0].backlog = 2 << 20;
+  rig_ask(&rig, 0, (struct ask){.stream = true});
+  rig_until(&rig, S(4.9));
+  assert_int_equal(rig.clients[0].finished, 0);
+  rig_until(&rig, S(0.3));
+  assert_int_equal(rig.clients[0].finished, 1);
+  assert_string_equal(rig.clients[0].code, "slow_reader");
+  assert_int_equal(rig_count(&rig, COUNTER_slow_readers_cut, 0), 1);
   rig_assert_conserved(&rig);
   rig_close(&rig);
 }
@@ -463,9 +546,12 @@ int main(void) {
       cmocka_unit_test(a_silent_stream_fails_over_and_is_not_tried_again),
       cmocka_unit_test(a_cut_stream_ends_with_an_error_never_as_success),
       cmocka_unit_test(a_silent_call_leaves_half_of_a_short_deadline_to_the_next),
+      cmocka_unit_test(deadlines_open_the_breaker_unless_the_client_was_in_a_hurry),
       cmocka_unit_test(a_stream_cut_before_content_falls_back),
       cmocka_unit_test(a_stream_that_goes_on_is_not_cut_by_the_idle_limit),
       cmocka_unit_test(a_slow_reader_is_cut_and_counted),
+      cmocka_unit_test(a_provider_that_can_wait_waits_for_its_reader),
+      cmocka_unit_test(a_reader_that_reads_nothing_for_five_seconds_is_cut),
       cmocka_unit_test(the_deadline_answers_504_with_a_dead_letter_that_has_the_request),
       cmocka_unit_test(a_dead_letter_keeps_a_prompt_as_it_was_sent),
       cmocka_unit_test(skipped_events_are_counted_at_their_provider),
