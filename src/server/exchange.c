@@ -23,8 +23,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
+#include <sys/socket.h>
 
-enum { DRAIN_LIMIT = 64 << 20, FIRST_BODY = 4096, FIRST_BACKLOG = 1024, BLOCK = 2048 };
+enum { DRAIN_LIMIT = 64 << 20, FIRST_BODY = 4096, FIRST_BACKLOG = 1024, BLOCK = 2048, MOST_ARGUMENTS = 64 };
 
 static void release(struct exchange *ex) {
   if (ex->owned || ex->connection) return;
@@ -92,9 +94,10 @@ static void escape_quotes(const char *from, char *to, size_t size) {
 
 static void refuse_size(struct exchange *ex) {
   char message[160];
-  snprintf(message, sizeof message,
-           "the request body is larger than the limit of %zu bytes; send less, or raise server.body_limit_mib",
-           ex->front->settings.body_limit);
+  snprintf(
+      message, sizeof message,
+      "the request body is larger than the limit of %zu bytes; send less, or raise server.body_limit_mib",
+      ex->front->settings.body_limit);
   refuse(ex, 413, "request_too_large", message);
 }
 
@@ -105,11 +108,37 @@ static enum MHD_Result answer_now(struct exchange *ex) {
   return queue(ex);
 }
 
+/* Past some 150 arguments of a query libmicrohttpd runs out of the connection's memory and never answers. So
+ * such a request is refused while its first line is read, when only the socket itself takes an answer. */
+static bool crowded(const char *uri) {
+  const char *query = strchr(uri, '?');
+  unsigned arguments = 0;
+  for (; query; query = strchr(query + 1, '&'))
+    arguments++;
+  return arguments > MOST_ARGUMENTS;
+}
+
+static void refuse_at_once(const struct peer *peer) {
+  static const char body[] = "{\"error\":{\"message\":\"the query has too many arguments; send at most "
+                             "64\",\"type\":\"invalid_request_error\","
+                             "\"param\":null,\"code\":\"query_too_long\"}}";
+  char text[512];
+  int size = snprintf(text, sizeof text,
+                      "HTTP/1.1 414 URI Too Long\r\nConnection: close\r\nContent-Type: application/json\r\n"
+                      "Content-Length: %zu\r\n\r\n%s",
+                      sizeof body - 1, body);
+  send(peer->watch.fd, text, (size_t)size, MSG_NOSIGNAL | MSG_DONTWAIT);
+  shutdown(peer->watch.fd, SHUT_WR);
+}
+
 void *exchange_open(void *front, const char *uri, struct MHD_Connection *connection) {
-  (void)uri;
   const union MHD_ConnectionInfo *info =
       MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
   struct peer *peer = info ? info->socket_context : NULL;
+  if (peer && crowded(uri)) {
+    refuse_at_once(peer);
+    return NULL;
+  }
   struct exchange *ex = peer && !peer->cut ? calloc(1, sizeof *ex) : NULL;
   if (!ex) return NULL;
   *ex = (struct exchange){.front = front, .peer = peer, .connection = connection, .path = "", .method = ""};
@@ -182,9 +211,16 @@ static enum MHD_Result after_handler(struct exchange *ex) {
   return MHD_YES;
 }
 
+/* "http://host/path", as clients write it for a proxy, means the same here (RFC 9112, section 3.2.2). */
+static const char *origin_form(const char *target) {
+  if (strncasecmp(target, "http://", 7) != 0) return target;
+  const char *path = strchr(target + 7, '/');
+  return path ? path : "/";
+}
+
 static enum MHD_Result dispatch(struct exchange *ex, const char *path, const char *method) {
   struct front *front = ex->front;
-  ex->path = path;
+  ex->path = origin_form(path);
   ex->method = method;
   ex->state = EXCHANGE_HANDLED;
   ex->owned = ex->open = true;

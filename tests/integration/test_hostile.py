@@ -215,6 +215,19 @@ class Hostile(unittest.TestCase):
             with self.subTest(query=query):
                 self.refused(400, request("GET", "/api/v1/ledger?" + query))
 
+    def test_a_query_of_many_arguments_is_answered_at_once(self):
+        for count in (65, 150, 1500):
+            began = time.monotonic()
+            error, head = self.refused(414, request("GET", "/live?" + "&".join(["a=1"] * count)))
+            self.assertEqual(error["code"], "query_too_long")
+            self.assertIn("Connection: close", head)
+            self.assertLess(time.monotonic() - began, 1.5)
+        self.assertEqual(self.answers(request("GET", "/live?" + "&".join(["a=1"] * 64)))[0][0], 200)
+
+    def test_an_absolute_target_is_the_same_path(self):
+        self.assertEqual(self.answers(request("GET", "http://any.example/live"))[0][0], 200)
+        self.refused(404, request("GET", "http://any.example"))
+
     def test_ids(self):
         for path in ("/api/v1/tunables/%00", "/api/v1/tunables/%", "/api/v1/tunables/%zz", "/api/v1/tunables/..%2f..%2fetc",
                      "/api/v1/tunables/" + "x" * 5000, "/api/v1/snapshots/zz", "/api/v1/snapshots/%27%20OR%201=1",
