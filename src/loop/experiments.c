@@ -96,7 +96,7 @@ static void end(struct loop *loop, unsigned i, const char *status, const char *w
 }
 
 void experiments_observe(struct loop *loop, const struct outcome *o) {
-  if (loop->experiment_count == 0 || o->kind == OUTCOME_CLIENT_GONE) return;
+  if (loop->experiment_count == 0) return; /* a client that left counts, as an answer that it did not get */
   double quality = o->provider == NO_PROVIDER ? 0 : router_quality(loop->router, o->provider);
   double utility = objective_utility(&loop->plane->objective, quality, o->in_target, o->cost_usd);
   for (unsigned i = 0; i < loop->experiment_count; i++)

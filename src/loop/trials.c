@@ -95,15 +95,13 @@ static void revise(struct loop *loop, const struct trial *culprit) {
 
 static void undo(struct loop *loop, unsigned i, const struct judge_verdict *v, int64_t onset_ns) {
   struct trial t = loop->trials[i];
-  char reason[JUDGE_WORDS_SIZE + 32];
-  snprintf(reason, sizeof reason, "undone, for it did harm: %s", v->words);
   for (unsigned c = 0; c < t.change_count; c++) {
     struct tunable_key key = t.changes[c].key;
     struct actuator *a = actuator_of(loop, key);
     if (value_now(loop, key) != t.changes[c].to && !is_held(a, loop->wall_ms))
       continue; /* its controller moved on */
     a->hold_until_ms = 0;
-    apply_change(loop, key, t.changes[c].from, "rollback", reason, NULL, t.id);
+    apply_change(loop, key, t.changes[c].from, "rollback", v->words, NULL, t.id);
     regulators_moved(loop, key);
   }
   judge_exclude(loop->judge, onset_ns, loop->now_ns + SETTLE_NS);
