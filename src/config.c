@@ -342,7 +342,7 @@ int config_load(const struct config_source *source, struct config **out, char **
   int count = parse_layers(source, layers, error, sizeof error);
   if (count < 0)
     reader_problem_of(&r, error,
-                      source->path && access(source->path, R_OK) != 0 ? "name another file with --config"
+                      source->path && strstr(error, "cannot be read") ? "name another file with --config"
                                                                       : "correct the line and start again");
   else
     read_all(c, &r, source, layers, count);

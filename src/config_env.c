@@ -51,6 +51,10 @@ static void read_server_url(struct config *c, struct reader *r, char *const *env
                             const char *variable, const char *name, const char *model) {
   const char *url = wanted(r, environment, variable);
   if (!url) return;
+  if (strlen(url) >= PROVIDER_URL_SIZE) {
+    reader_problem_of(r, variable, "is too long; allowed: up to %d bytes", PROVIDER_URL_SIZE - 1);
+    return;
+  }
   if (!model) {
     reader_problem_of(r, variable, "needs MODEL, too: the name of the model that the server serves");
     return;
@@ -69,6 +73,10 @@ static void read_openai(struct config *c, struct reader *r, char *const *environ
   const char *key = wanted(r, environment, "OPENAI_API_KEY");
   const char *url = wanted(r, environment, "OPENAI_BASE_URL");
   if (!key) return;
+  if (url && strlen(url) >= PROVIDER_URL_SIZE) {
+    reader_problem_of(r, "OPENAI_BASE_URL", "is too long; allowed: up to %d bytes", PROVIDER_URL_SIZE - 1);
+    return;
+  }
   if (strlen(key) >= PROVIDER_KEY_SIZE) {
     reader_problem_of(r, "OPENAI_API_KEY", "is too long; allowed: up to %d bytes", PROVIDER_KEY_SIZE - 1);
     return;
@@ -220,7 +228,9 @@ static void read_tunables(struct config *c, struct reader *r, char *const *envir
 void config_read_environment(struct config *c, struct reader *r, char *const *environment) {
   const char *model = wanted(r, environment, "MODEL");
   const char *key = wanted(r, environment, "API_KEY");
+  const char *fault = model ? reader_name_fault(model, NAME_SIZE) : NULL;
   bool alone = c->provider_count == 0;
+  if (fault) reader_problem_of(r, "MODEL", "%s", fault);
   read_server_url(c, r, environment, "LLAMA_CPP_URL", "llama_cpp", model ? model : "default");
   read_server_url(c, r, environment, "VLLM_URL", "vllm", model);
   read_openai(c, r, environment, model, alone);

@@ -42,15 +42,17 @@ const size_t config_route_key_count = sizeof config_route_keys / sizeof *config_
 
 enum { PRICE_MAX = 100000 };
 
-static void read_kind(struct reader *r, const struct toml_node *table, struct provider_settings *p) {
+static bool read_kind(struct reader *r, const struct toml_node *table, struct provider_settings *p) {
   char text[32];
   const struct toml_node *node = toml_get(table, "kind");
-  if (!reader_text(r, node, "providers.kind", text, sizeof text)) return;
-  if (strcmp(text, "echo") == 0)
-    p->kind = PROVIDER_ECHO;
-  else if (strcmp(text, "openai") != 0)
+  if (!node) return true;
+  if (!reader_text(r, node, "providers.kind", text, sizeof text)) return false;
+  bool echo = strcmp(text, "echo") == 0, known = echo || strcmp(text, "openai") == 0;
+  if (echo) p->kind = PROVIDER_ECHO;
+  if (!known)
     reader_problem(r, node, "providers.kind",
                    "\"%s\" is no kind; allowed: openai (any server that speaks its API), echo", text);
+  return known;
 }
 
 static void read_secret(struct reader *r, const struct toml_node *table, struct provider_settings *p) {
@@ -203,6 +205,23 @@ static void add_models(struct config *c, struct reader *r, const struct toml_nod
   }
 }
 
+/* The address by itself, whatever else is wrong; the rest only when all was read. */
+static void check_provider(struct reader *r, const struct toml_node *table,
+                           const struct provider_settings *settings, bool whole) {
+  char url[PROVIDER_URL_SIZE + 32], error[512];
+  const struct toml_node *at = toml_get(table, "base_url");
+  bool remote = settings->kind == PROVIDER_OPENAI && !settings->local;
+  if (remote && !at)
+    reader_problem(r, table, "providers.base_url",
+                   "is missing; give an address such as https://api.example.com/v1");
+  else if (remote && settings->base_url[0] &&
+           provider_chat_url(settings->base_url, url, sizeof url, error, sizeof error) != 0)
+    reader_problem(r, at, "providers.base_url", "%s; allowed: an address such as https://api.example.com/v1",
+                   error);
+  else if (whole && provider_check(settings, error, sizeof error) != 0)
+    reader_problem(r, toml_get(table, "key"), "providers.key", "%s", error);
+}
+
 static void read_provider(struct config *c, struct reader *r, const struct toml_node *table) {
   struct provider_settings settings = {.kind = PROVIDER_OPENAI};
   struct provider_spec spec = {.min_instances = 1, .max_instances = 1};
@@ -218,7 +237,7 @@ static void read_provider(struct config *c, struct reader *r, const struct toml_
       name_taken(c, settings.name))
     reader_problem(r, name, "providers.name", "%s is there already; give each provider a name of its own",
                    settings.name);
-  read_kind(r, table, &settings);
+  bool known = read_kind(r, table, &settings);
   reader_text(r, toml_get(table, "base_url"), "providers.base_url", settings.base_url,
               sizeof settings.base_url);
   read_secret(r, table, &settings);
@@ -226,11 +245,8 @@ static void read_provider(struct config *c, struct reader *r, const struct toml_
   read_ca_file(r, table, &settings);
   read_prices(r, table, &spec);
   read_provider_tunables(r, table, &spec, values);
-  char error[512];
-  const struct toml_node *url = toml_get(table, "base_url");
   snprintf(settings.model, sizeof settings.model, "model"); /* checked by add_models */
-  if (r->count == before && provider_check(&settings, error, sizeof error) != 0)
-    reader_problem(r, url ? url : table, "providers.base_url", "%s", error);
+  if (known) check_provider(r, table, &settings, r->count == before);
   add_models(c, r, table, &settings, &spec, values);
 }
 

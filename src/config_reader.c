@@ -145,17 +145,19 @@ bool reader_text(struct reader *r, const struct toml_node *node, const char *key
   return true;
 }
 
+const char *reader_name_fault(const char *name, size_t size) {
+  for (const char *p = name; *p; p++)
+    if ((unsigned char)*p <= ' ' || *p == 0x7f || *p == '"' || *p == '\\')
+      return "holds a space, quote, backslash or control character; allowed in a name: others";
+  return strlen(name) < size ? NULL : "is too long for a name; allowed: up to 63 bytes";
+}
+
 bool reader_name(struct reader *r, const struct toml_node *node, const char *key, char *out, size_t size) {
   char text[2048];
   if (!reader_text(r, node, key, text, sizeof text)) return false;
-  for (const char *p = text; *p; p++)
-    if ((unsigned char)*p <= ' ' || *p == 0x7f || *p == '"' || *p == '\\') {
-      reader_problem(r, node, key,
-                     "holds a space, quote, backslash or control character; allowed in a name: others");
-      return false;
-    }
-  if (strlen(text) >= size) {
-    reader_problem(r, node, key, "is too long; allowed: up to %zu bytes", size - 1);
+  const char *fault = reader_name_fault(text, size);
+  if (fault) {
+    reader_problem(r, node, key, "%s", fault);
     return false;
   }
   memcpy(out, text, strlen(text) + 1);

@@ -45,6 +45,9 @@ bool reader_text(struct reader *r, const struct toml_node *node, const char *key
 /* A text that is a name: printable, no spaces, shorter than size. */
 bool reader_name(struct reader *r, const struct toml_node *node, const char *key, char *out, size_t size);
 
+/* What is wrong with a name of less than size bytes, as the end of a sentence; NULL: nothing. */
+const char *reader_name_fault(const char *name, size_t size);
+
 /* A list: true when the node is one; a node of another type is a problem. */
 bool reader_list(struct reader *r, const struct toml_node *node, const char *key);
 

@@ -7,8 +7,6 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
-#include <fstream>
-#include <iterator>
 #include <memory>
 #include <string>
 #include <vector>
@@ -86,10 +84,20 @@ struct toml_doc *toml_parse_text(const char *text, const char *name, char *error
 }
 
 struct toml_doc *toml_parse_file(const char *path, char *error, size_t error_size) {
-  std::ifstream in(path, std::ios::binary);
-  std::string text{std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
-  if (!in) {
-    std::snprintf(error, error_size, "%s: cannot be read: %s", path, std::strerror(errno));
+  std::string text;
+  std::FILE *file = std::fopen(path, "rb");
+  char piece[4096];
+  for (size_t n; file && (n = std::fread(piece, 1, sizeof piece, file)) > 0;)
+    text.append(piece, n);
+  bool read = file && !std::ferror(file); /* a directory opens, and fails here */
+  if (!read) std::snprintf(error, error_size, "%s: cannot be read: %s", path, std::strerror(errno));
+  if (file) std::fclose(file);
+  if (!read) return nullptr;
+  size_t zero = text.find('\0'); /* where a C string, and the parser, would end in silence */
+  if (zero != std::string::npos) {
+    auto line = 1 + std::count(text.begin(), text.begin() + static_cast<std::ptrdiff_t>(zero), '\n');
+    std::snprintf(error, error_size, "%s:%ld:1: holds a zero byte: this is not a text", path,
+                  static_cast<long>(line));
     return nullptr;
   }
   return toml_parse_text(text.c_str(), path, error, error_size);

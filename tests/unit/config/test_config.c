@@ -189,6 +189,17 @@ static void off_loopback_needs_keys(void **state) {
 }
 
 /* C37 h */
+static void a_provider_tells_all_that_is_wrong_with_it(void **state) {
+  (void)state;
+  static const char text[] =
+      "[[providers]]\nname = \"a b\"\nmodel = \"m\"\nbase_url = \"ftp://h\"\nusd_per_m_in = -1\n"
+      "key_env = \"NO_SUCH_KEY\"\n";
+  refused_saying(text, "test.toml:2: providers.name: holds a space");
+  refused_saying(text, "test.toml:4: providers.base_url: must begin with http:// or https://; allowed: ");
+  refused_saying(text, "test.toml:5: providers.usd_per_m_in: ");
+  refused_saying(text, "test.toml:6: providers.key_env: ");
+}
+
 static void every_form_of_a_base_url_gives_one_path(void **state) {
   (void)state;
   static const char *const forms[][2] = {{"http://h", "http://h/v1/chat/completions"},
@@ -412,6 +423,17 @@ static void wrong_variables_are_refused_by_name(void **state) {
   free(problems);
 }
 
+static void names_and_addresses_from_the_environment_are_checked_as_those_of_the_file(void **state) {
+  (void)state;
+  char url[700] = "OPENAI_BASE_URL=http://h/";
+  memset(url + strlen(url), 'x', 600);
+  char *environment[] = {"OPENAI_API_KEY=k", "MODEL=a\"b", url, NULL};
+  char *problems = refuse_with("", environment);
+  must_say(problems, "MODEL: holds a space, quote");
+  must_say(problems, "OPENAI_BASE_URL: is too long; allowed: up to 511 bytes");
+  free(problems);
+}
+
 static void providers_come_from_the_environment(void **state) {
   (void)state;
   char *environment[] = {"OPENAI_API_KEY=k", "LLAMA_CPP_URL=http://127.0.0.1:9", "MODEL=m", "PROVIDER=llama",
@@ -486,6 +508,7 @@ int main(void) {
       cmocka_unit_test(an_unset_or_empty_variable_is_refused_by_name),
       cmocka_unit_test(an_empty_list_of_keys_is_refused_unless_auth_is_off),
       cmocka_unit_test(off_loopback_needs_keys),
+      cmocka_unit_test(a_provider_tells_all_that_is_wrong_with_it),
       cmocka_unit_test(every_form_of_a_base_url_gives_one_path),
       cmocka_unit_test(all_value_errors_are_told_at_once),
       cmocka_unit_test(of_syntax_errors_the_first_is_told),
@@ -498,6 +521,7 @@ int main(void) {
       cmocka_unit_test(the_environment_wins_over_the_file),
       cmocka_unit_test(parts_of_the_loop_run_unless_switched_off),
       cmocka_unit_test(wrong_variables_are_refused_by_name),
+      cmocka_unit_test(names_and_addresses_from_the_environment_are_checked_as_those_of_the_file),
       cmocka_unit_test(providers_come_from_the_environment),
       cmocka_unit_test(too_many_providers_are_refused),
       cmocka_unit_test(a_provider_that_leads_back_to_us_is_found),

@@ -6,6 +6,9 @@
 #include <stdint.h>
 #include <string.h>
 
+#include <stdlib.h>
+#include <unistd.h>
+
 #include <cmocka.h>
 
 static struct toml_doc *parse(const char *text, char *error) {
@@ -70,12 +73,27 @@ static void an_empty_file_is_a_document_and_a_missing_one_an_error(void **state)
   assert_non_null(strstr(error, "cannot be read"));
 }
 
+static void what_is_no_text_is_an_error(void **state) {
+  (void)state;
+  char error[256], path[] = "/tmp/test_toml_XXXXXX";
+  assert_null(toml_parse_file("/tmp", error, sizeof error));
+  assert_string_equal(error, "/tmp: cannot be read: Is a directory");
+  int fd = mkstemp(path);
+  assert_true(fd >= 0);
+  assert_int_equal(write(fd, "a = 1\nb = 2\n\0c = 3\n", 18), 18);
+  close(fd);
+  assert_null(toml_parse_file(path, error, sizeof error));
+  unlink(path);
+  assert_non_null(strstr(error, ":3:1: holds a zero byte"));
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(nodes_know_their_type_value_and_line),
       cmocka_unit_test(errors_name_file_line_and_column),
       cmocka_unit_test(a_byte_order_mark_crlf_and_an_empty_text_are_accepted),
       cmocka_unit_test(an_empty_file_is_a_document_and_a_missing_one_an_error),
+      cmocka_unit_test(what_is_no_text_is_an_error),
   };
   return cmocka_run_group_tests_name("toml", tests, NULL, NULL);
 }
