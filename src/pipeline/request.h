@@ -39,7 +39,7 @@ struct answer {
 struct client_ops {
   /* Streams only, before the first event: status 200 is certain. */
   void (*begin)(void *client, const struct request *request, const struct answer *answer);
-  /* One event. Returns the bytes that the client has not read yet. */
+  /* One event; size 0: only a question. Returns the bytes that the client has not read yet. */
   size_t (*event)(void *client, const char *bytes, size_t size);
   /* Exactly once for every admitted request, last call. After begin(), a status other than 200 means an error
    * frame. Not called after request_cancel. */

@@ -35,6 +35,8 @@ struct attempt {
   int64_t started_ns, first_ns, last_ns;
   uint32_t tokens;    /* content events seen */
   uint32_t malformed; /* events that the transport skipped */
+  int64_t paused_ns;  /* since when its reader, who is behind, has read nothing; 0: it is not paused */
+  size_t unread;      /* then: bytes that wait for that reader */
 };
 
 /* What arrives inside a stream: one whole server-sent event, "data: {...}\n\n", already in the form that the
@@ -66,6 +68,9 @@ struct upstream_ops {
   /* 0, or -errno: then no result follows. The body to send is request->body with the provider's model. */
   int (*start)(struct upstream *upstream, struct attempt *attempt, int64_t now_ns);
   void (*cancel)(struct upstream *upstream, struct attempt *attempt);
+  /* From a stream nothing more is read until it is told to go on; what has been read already may still come.
+   * NULL: it cannot be paused. */
+  void (*pause)(struct upstream *upstream, struct attempt *attempt, bool paused);
 };
 
 struct upstream {

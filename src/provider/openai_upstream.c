@@ -237,7 +237,13 @@ static void cancel(struct upstream *upstream, struct attempt *attempt) {
   recycle(t);
 }
 
-static const struct upstream_ops ops = {.start = start, .cancel = cancel};
+static void pause_stream(struct upstream *upstream, struct attempt *attempt, bool paused) {
+  struct transfer *t = attempt->transport;
+  (void)upstream;
+  if (t) curl_easy_pause(t->call.easy, paused ? CURLPAUSE_RECV : CURLPAUSE_CONT);
+}
+
+static const struct upstream_ops ops = {.start = start, .cancel = cancel, .pause = pause_stream};
 
 /* ---- life ---- */
 

@@ -100,7 +100,7 @@ static int watch_start(struct upstream *upstream, struct attempt *attempt, int64
 }
 
 static void crowd(enum tunable_id id, double value) {
-  static const struct upstream_ops watched = {watch_start, fake_cancel};
+  static const struct upstream_ops watched = {.start = watch_start, .cancel = fake_cancel};
   begin(later, TUNABLE_concurrency_limit, 100);
   rig_set(&rig, TUNABLE_buffer_stream, 8);
   rig_set(&rig, id, value);

@@ -97,7 +97,7 @@ static inline void fake_cancel(struct upstream *upstream, struct attempt *attemp
   free(call);
 }
 
-static const struct upstream_ops fake_ops = {fake_start, fake_cancel};
+static const struct upstream_ops fake_ops = {.start = fake_start, .cancel = fake_cancel};
 
 static inline void fake_finish(struct fake_call *call, enum upstream_error error, int status,
                                const char *body, int64_t now_ns) {
@@ -147,8 +147,7 @@ static inline void client_begin(void *ctx, const struct request *request, const 
 static inline size_t client_event(void *ctx, const char *bytes, size_t size) {
   struct client *c = ctx;
   (void)bytes;
-  (void)size;
-  c->events++;
+  c->events += size > 0;
   return c->backlog;
 }
 

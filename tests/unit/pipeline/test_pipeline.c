@@ -268,7 +268,8 @@ static void fake_pause(struct upstream *upstream, struct attempt *attempt, bool 
 static void a_provider_that_can_wait_waits_for_its_reader(void **state) {
   (void)state;
   static struct rig rig;
-  static const struct upstream_ops patient = {fake_start, fake_cancel, fake_pause};
+  static const struct upstream_ops patient = {
+      .start = fake_start, .cancel = fake_cancel, .pause = fake_pause};
   static const struct act flow[] = {{.what = STREAM, .tokens = 12, .gap_ns = S(1)}};
   rig_open(&rig, true, flow, 1, NULL, 0);
   rig.fakes[0].upstream.ops = &patient;
@@ -293,7 +294,8 @@ static void a_provider_that_can_wait_waits_for_its_reader(void **state) {
 static void a_reader_that_reads_nothing_for_five_seconds_is_cut(void **state) {
   (void)state;
   static struct rig rig;
-  static const struct upstream_ops patient = {fake_start, fake_cancel, fake_pause};
+  static const struct upstream_ops patient = {
+      .start = fake_start, .cancel = fake_cancel, .pause = fake_pause};
   static const struct act flow[] = {{.what = STREAM, .tokens = 2, .gap_ns = S(30)}};
   rig_open(&rig, true, flow, 1, NULL, 0);
   rig.fakes[0].upstream.ops = &patient;

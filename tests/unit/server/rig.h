@@ -135,7 +135,7 @@ static void fake_cancel(struct upstream *upstream, struct attempt *attempt) {
 
 static int rig_attach(void *ctx, unsigned shard, struct evloop *loop,
                       struct upstream *upstreams[MAX_PROVIDERS], char *error, size_t error_size) {
-  static const struct upstream_ops ops = {fake_start, fake_cancel};
+  static const struct upstream_ops ops = {.start = fake_start, .cancel = fake_cancel};
   struct rig *rig = ctx;
   (void)error;
   (void)error_size;
