@@ -2,9 +2,12 @@
  * and neither an open trial nor an incident at a provider nor a rush of requests explains it better, the
  * controller is suspected, and the values that it moved are tried both ways:
  *
- *   put back to where they were before, for a minute;
+ *   put back to where they were five calm minutes before, for a minute;
  *   given back as the controller had them, for a minute;
- *   put back and held, if utility rose the first time and fell the second.
+ *   put back and held, if a good part of the fall came back the first time and went the second.
+ *
+ * When one controller spoils something the others answer it and move, too: whoever moved furthest is tried
+ * first, the rest one after another.
  *
  * A fall that has another cause does not follow the values: then they are given back at once, and the
  * controller is left in peace for half an hour. Holds end by themselves and double with each relapse. */
@@ -14,19 +17,27 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define SETTLE_NS (20 * NS_PER_S) /* of a phase, before its blocks count */
 #define PHASE_NS (70 * NS_PER_S)
-#define COLD_NS (180 * NS_PER_S)   /* longer for instances: they start slowly */
-#define LATEST_NS (300 * NS_PER_S) /* an episode whose last act is older is not suspected */
-#define TOGETHER_NS (120 * NS_PER_S)
+#define COLD_NS (180 * NS_PER_S)       /* longer for instances: they start slowly */
+#define LATEST_NS (20 * 60 * NS_PER_S) /* a value left alone for longer is not suspected */
+#define CALM_NS (60 * NS_PER_S)        /* between two samples of what is good */
+#define FORGET_NS (30 * 60 * NS_PER_S) /* a fall that lasted for so long is the new usual */
 #define PEACE_NS (30 * 60 * NS_PER_S)
 #define HOLD_NS (10 * 60 * NS_PER_S)
-#define CLEARLY 0.04 /* of utility */
-#define PLAINLY 4    /* times as much */
-#define MOVED 0.1    /* of the value */
-#define RUSH 1.3     /* times as many requests */
-enum { DOUBLINGS = 3 };
+#define CLEARLY 0.04   /* of utility */
+#define PLAINLY 4      /* times as much */
+#define COMES_BACK 0.3 /* of what was lost */
+#define MOVED 0.1      /* of the value */
+#define RUSH 1.5       /* times as many requests, some of which are clients that try again */
+enum { DOUBLINGS = 3, CALM = 6 };
+
+struct calm { /* while utility was as usual */
+  int64_t at_ns;
+  double values[TUNABLES][MAX_PROVIDERS];
+};
 
 enum phase { FREE, PUT_BACK, GIVEN_BACK };
 
@@ -42,6 +53,9 @@ struct probation {
     double good, bad;
     int64_t episode, hold_ms;
   } values[MAX_PROVIDERS];
+  struct calm calm[CALM]; /* oldest first */
+  unsigned calm_count;
+  double usual; /* utility a request at the last of them */
   int64_t peace_ns[OWNERS];
   unsigned relapses[OWNERS];
   struct {
@@ -79,13 +93,31 @@ static double least_difference(const struct loop *loop, double utility) {
 
 /* ---- suspicion ---- */
 
+static double good_value(const struct loop *loop, struct tunable_key key) {
+  const struct probation *p = loop->probation;
+  return p->calm_count ? p->calm[0].values[key.id][key.provider] : value_now(loop, key);
+}
+
+static double ratio(double a, double b) {
+  return fmax(fabs(a), fabs(b)) / fmax(fmin(fabs(a), fabs(b)), 1e-6);
+}
+
 static bool is_moved(struct loop *loop, struct tunable_key key) {
   const struct actuator *a = actuator_of(loop, key);
-  const struct episode *e = &a->episode;
-  double now = value_now(loop, key);
-  return e->count > 0 && e->last == now && loop->now_ns - a->acted_ns <= LATEST_NS &&
-         fabs(now - e->first) > MOVED * fabs(e->first) && !is_held(a, loop->wall_ms) && !a->experiment &&
-         loop->now_ns >= loop->probation->peace_ns[tunable_infos[key.id].owner];
+  double good = good_value(loop, key);
+  return tunable_infos[key.id].owner != OWNER_PERSON && a->acted_ns && a->episode.count > 0 &&
+         loop->now_ns - a->acted_ns <= LATEST_NS && strncmp(a->author, "controller:", 11) == 0 &&
+         fabs(value_now(loop, key) - good) > MOVED * fabs(good) && !is_held(a, loop->wall_ms) &&
+         !a->experiment && loop->now_ns >= loop->probation->peace_ns[tunable_infos[key.id].owner];
+}
+
+/* When the value was last seen to be good. */
+static int64_t moved_since_ns(struct loop *loop, struct tunable_key key) {
+  const struct probation *p = loop->probation;
+  double good = good_value(loop, key);
+  for (unsigned i = p->calm_count; i-- > 0;)
+    if (fabs(p->calm[i].values[key.id][key.provider] - good) <= MOVED * fabs(good)) return p->calm[i].at_ns;
+  return actuator_of(loop, key)->episode.opened_ns;
 }
 
 static bool is_explained(struct loop *loop, int64_t onset_ns) {
@@ -97,15 +129,34 @@ static bool is_explained(struct loop *loop, int64_t onset_ns) {
   return rush || watchers_at_providers(loop->watchers) > 0;
 }
 
-/* The moved value that explains the fall best; false: none does, or an open trial does it better. */
+/* The value that moved furthest from where it was good. */
+static bool find_moved(struct loop *loop, struct tunable_key *found) {
+  double furthest = 0;
+  for (struct tunable_key key = {0, 0}; key.id < TUNABLES; key = key_after(loop, key)) {
+    double far = is_moved(loop, key) ? ratio(value_now(loop, key), good_value(loop, key)) : 0;
+    if (far <= furthest) continue;
+    furthest = far;
+    *found = key;
+  }
+  return furthest > 0;
+}
+
+static bool is_certain(struct loop *loop, const struct judge_view *view) {
+  const struct probation *p = loop->probation;
+  struct judge_verdict verdict;
+  if (p->calm_count == 0) return false;
+  judge_trial(loop->judge, p->calm[p->calm_count - 1].at_ns, loop->now_ns, FORGET_NS, view, &verdict);
+  return verdict.finding == JUDGE_HARM;
+}
+
+/* A value to suspect; false: there is none, or an open trial explains the fall better. */
 static bool find_suspect(struct loop *loop, struct tunable_key *suspect, int64_t *onset_ns) {
-  struct judge_suspect suspects[JUDGE_TRIALS];
-  struct tunable_key keys[JUDGE_TRIALS];
+  struct judge_suspect suspects[TRIALS_MAX + 1];
   double qualities[MAX_PROVIDERS];
   struct judge_view view = {qualities, &loop->plane->objective};
-  unsigned count = 0, first;
+  unsigned count = 0;
   judge_qualities(loop, qualities);
-  for (; count < loop->trial_count; count++) {
+  for (; count < loop->trial_count && count + 1 < JUDGE_TRIALS; count++) {
     const struct trial *t = &loop->trials[count];
     struct judge_verdict verdict;
     judge_trial(loop->judge, t->start_ns, loop->now_ns, t->window_ns, &view, &verdict);
@@ -113,23 +164,10 @@ static bool find_suspect(struct loop *loop, struct tunable_key *suspect, int64_t
       return false; /* judged before any controller */
     suspects[count] = (struct judge_suspect){t->start_ns, channels_of(t->groups)};
   }
-  first = count;
-  for (struct tunable_key key = {0, 0}; key.id < TUNABLES && count < JUDGE_TRIALS;
-       key = key_after(loop, key)) {
-    const struct tunable_info *info = &tunable_infos[key.id];
-    if (info->owner == OWNER_PERSON || !is_moved(loop, key)) continue;
-    struct judge_verdict verdict;
-    int64_t start_ns = actuator_of(loop, key)->episode.opened_ns;
-    judge_trial(loop->judge, start_ns, loop->now_ns, info->window_s * NS_PER_S, &view, &verdict);
-    if (verdict.finding != JUDGE_HARM) continue;
-    keys[count] = key;
-    suspects[count++] = (struct judge_suspect){start_ns, channels_of(1u << info->group)};
-  }
-  if (count == first) return false;
-  int found = judge_attribute(loop->judge, suspects, count, loop->now_ns, &view, onset_ns);
-  if (found < (int)first) return false;
-  *suspect = keys[found];
-  return true;
+  if (!is_certain(loop, &view) || !find_moved(loop, suspect)) return false;
+  suspects[count] = (struct judge_suspect){moved_since_ns(loop, *suspect),
+                                           channels_of(1u << tunable_infos[suspect->id].group)};
+  return judge_attribute(loop->judge, suspects, count + 1, loop->now_ns, &view, onset_ns) == (int)count;
 }
 
 /* ---- the two ways ---- */
@@ -159,21 +197,19 @@ static void enter(struct loop *loop, enum phase phase, const char *reason) {
   put_all(loop, phase == PUT_BACK, 2 * (PHASE_NS + extra_ns(p)), reason);
 }
 
-/* Everything that the same controller moved at about the same time: a bad sensor seldom spoils one value
- * alone. */
+/* Everything that the same controller moved: a bad sensor seldom spoils one value alone. */
 static void suspect_owner(struct loop *loop, struct tunable_key suspect, int64_t onset_ns) {
   struct probation *p = loop->probation;
-  int64_t since_ns = actuator_of(loop, suspect)->episode.opened_ns - TOGETHER_NS;
   p->owner = tunable_infos[suspect.id].owner;
   p->onset_ns = onset_ns;
   p->count = 0;
   for (struct tunable_key key = {0, 0}; key.id < TUNABLES && p->count < MAX_PROVIDERS;
        key = key_after(loop, key)) {
     const struct episode *e = &actuator_of(loop, key)->episode;
-    if (tunable_infos[key.id].owner != p->owner || !is_moved(loop, key) || e->opened_ns < since_ns) continue;
+    if (tunable_infos[key.id].owner != p->owner || !is_moved(loop, key)) continue;
     p->values[p->count].key = key;
-    p->values[p->count].good = e->first;
-    p->values[p->count].bad = e->last;
+    p->values[p->count].good = good_value(loop, key);
+    p->values[p->count].bad = value_now(loop, key);
     p->values[p->count++].episode = e->id;
     end_episode(loop, key);
   }
@@ -186,17 +222,37 @@ static void suspect_owner(struct loop *loop, struct tunable_key suspect, int64_t
   enter(loop, PUT_BACK, reason);
 }
 
+static void remember_calm(struct loop *loop, double utility) {
+  struct probation *p = loop->probation;
+  if (p->calm_count && loop->now_ns - p->calm[p->calm_count - 1].at_ns < CALM_NS) return;
+  if (p->calm_count == CALM) memmove(p->calm, p->calm + 1, --p->calm_count * sizeof *p->calm);
+  struct calm *calm = &p->calm[p->calm_count++];
+  calm->at_ns = loop->now_ns;
+  for (struct tunable_key key = {0, 0}; key.id < TUNABLES; key = key_after(loop, key))
+    calm->values[key.id][key.provider] = value_now(loop, key);
+  p->usual = utility;
+}
+
+/* Whether utility is clearly below the usual. Where it is not, which is the rule, the values in force are
+ * good. */
+static bool has_fallen(struct loop *loop) {
+  struct probation *p = loop->probation;
+  double usual = utility_of(loop, loop->now_ns - 2 * JUDGE_BEFORE * JUDGE_BLOCK_NS, loop->now_ns, NULL),
+         lately = utility_of(loop, loop->now_ns - PHASE_NS, loop->now_ns - JUDGE_BLOCK_NS, NULL);
+  bool remembered = p->calm_count && loop->now_ns - p->calm[p->calm_count - 1].at_ns < FORGET_NS;
+  p->before = remembered && p->usual > usual ? p->usual : usual;
+  if (p->before - lately > least_difference(loop, p->before)) return true;
+  remember_calm(loop, usual);
+  return false;
+}
+
 static void look(struct loop *loop) {
   struct probation *p = loop->probation;
   struct tunable_key suspect;
   int64_t onset_ns;
   if (loop->now_ns - p->looked_ns < JUDGE_BLOCK_NS) return;
   p->looked_ns = loop->now_ns;
-  p->before = utility_of(loop, loop->now_ns - 2 * JUDGE_BEFORE * JUDGE_BLOCK_NS, loop->now_ns, NULL);
-  double lately = utility_of(loop, loop->now_ns - PHASE_NS, loop->now_ns - JUDGE_BLOCK_NS, NULL);
-  if (!(p->before - lately > least_difference(loop, p->before))) return; /* nothing fell: the usual case */
-  if (!find_suspect(loop, &suspect, &onset_ns) || is_explained(loop, onset_ns)) return;
-  p->before = utility_of(loop, onset_ns - JUDGE_BEFORE * JUDGE_BLOCK_NS, onset_ns - 1, NULL);
+  if (!has_fallen(loop) || !find_suspect(loop, &suspect, &onset_ns) || is_explained(loop, onset_ns)) return;
   suspect_owner(loop, suspect, onset_ns);
 }
 
@@ -276,7 +332,7 @@ static void compare(struct loop *loop) {
   bool plain = p->phase == PUT_BACK ? seen < p->with - least : seen < p->without - PLAINLY * least;
   if (age_ns < PHASE_NS && !plain) return;
   *(p->phase == PUT_BACK ? &p->without : &p->with) = seen;
-  if (!(p->without - p->with > least))
+  if (!(p->without - p->with > fmax(least, COMES_BACK * (p->before - p->with))))
     acquit(loop);
   else if (p->phase == PUT_BACK)
     enter(loop, GIVEN_BACK,

@@ -72,6 +72,39 @@ static void a_controller_that_does_harm_is_put_back_held_and_released(void **sta
   world_destroy(w);
 }
 
+/* One call less every three seconds: the other controllers have time to answer the harm. */
+static void creep_down(void *ctx, struct world *w, int64_t at_ns) {
+  int64_t until_ns = *(const int64_t *)ctx;
+  for (unsigned i = 0; i < world_plane(w)->provider_count; i++)
+    regulate(world_loop(w), (struct tunable_key){TUNABLE_concurrency_limit, (uint16_t)i}, limit(w, i) - 1,
+             "a sensor that lies says that it is slow", (int)i);
+  if (at_ns + 3 * NS_PER_S < until_ns) world_at(w, at_ns + 3 * NS_PER_S, creep_down, ctx);
+}
+
+static void of_many_controllers_that_moved_the_one_that_moved_furthest_is_put_back(void **state) {
+  static const int64_t until_ns = 55 * MINUTE_NS;
+  (void)state;
+  struct world *w = make(false);
+  world_at(w, 40 * MINUTE_NS - 10 * NS_PER_MS, creep_down, (void *)&until_ns);
+  world_run_until(w, 39 * MINUTE_NS);
+  double good[MAX_PROVIDERS];
+  for (unsigned i = 0; i < world_plane(w)->provider_count; i++)
+    good[i] = limit(w, i);
+  world_run_until(w, 50 * MINUTE_NS);
+  struct recorder *r = world_recorder(w);
+  unsigned harmful = 0;
+  for (size_t i = 0; i < recorder_change_count(r); i++) {
+    const struct recorded_change *c = recorder_change(r, i);
+    if (!c->outcome || strcmp(c->outcome, "harmful") != 0) continue;
+    assert_memory_equal(c->row.name, "concurrency_limit.", 18);
+    harmful++;
+  }
+  assert_int_equal(harmful, world_plane(w)->provider_count);
+  for (unsigned i = 0; i < world_plane(w)->provider_count; i++)
+    assert_true(limit(w, i) > good[i] * 0.7);
+  world_destroy(w);
+}
+
 static void sixty_calm_minutes_suspect_nobody(void **state) {
   (void)state;
   struct world *w = make(false);
@@ -116,6 +149,7 @@ static void who_only_observes_tries_nothing(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(a_controller_that_does_harm_is_put_back_held_and_released),
+      cmocka_unit_test(of_many_controllers_that_moved_the_one_that_moved_furthest_is_put_back),
       cmocka_unit_test(sixty_calm_minutes_suspect_nobody),
       cmocka_unit_test(a_fall_with_another_cause_convicts_nobody),
       cmocka_unit_test(who_only_observes_tries_nothing),
