@@ -59,7 +59,7 @@ static void unlink_live(struct pipeline *p, struct request *r) {
 
 static void bury(struct request *r, int64_t now_ns) {
   struct pipeline *p = r->pipeline;
-  inference_drop(r, now_ns);
+  attempt_drop(r, now_ns);
   timer_disarm(p->env.timers, &r->deadline_timer);
   unlink_live(p, r);
   r->phase = PHASE_ENDED;
@@ -185,7 +185,7 @@ void end_failed(struct request *r, enum outcome_kind kind, const struct answer *
   leave_flight(r, now_ns);
   bool for_others =
       kind == OUTCOME_EXPIRED && goes_on(r); /* a deadline is the leader's own; the rest holds for all */
-  if (kind == OUTCOME_EXPIRED && !for_others) inference_expire(r, now_ns);
+  if (kind == OUTCOME_EXPIRED && !for_others) attempt_expire(r, now_ns);
   if (own_client) {
     record(r, kind, now_ns);
     describe(r, &a);

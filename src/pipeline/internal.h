@@ -30,6 +30,14 @@ static inline struct tunables *tunables_of(const struct pipeline *p) {
   return &p->env.plane->tunables;
 }
 
+static inline struct provider_state *provider_of(const struct pipeline *p, unsigned provider) {
+  return &p->env.plane->providers[provider];
+}
+
+static inline const struct route_spec *route_of(const struct request *r) {
+  return &r->pipeline->env.plane->routes[r->spec.route];
+}
+
 static inline void count(const struct pipeline *p, enum counter_id id, unsigned label) {
   counter_add(&p->env.telemetry->counters, id, label, 1);
 }
@@ -44,11 +52,24 @@ void stage_leave(struct pipeline *p, struct request *r,
                  int64_t now_ns); /* out of its ring; measures the sojourn */
 
 /* inference.c */
-bool inference_run(struct pipeline *p, int64_t now_ns); /* true: something moved */
-void inference_expire(struct request *r,
-                      int64_t now_ns); /* its deadline passed: ends its call, if it has one */
-void inference_drop(struct request *r,
-                    int64_t now_ns); /* ends whatever the request waits for: call, timer, ring */
+bool inference_run(struct pipeline *p, int64_t now_ns);        /* true: something moved */
+bool inference_others_free(struct request *r, int64_t now_ns); /* a candidate other than the present one */
+void inference_back_in_line(struct request *r, int64_t now_ns);
+void inference_line_up(struct request *r, int64_t wait_ns, int64_t now_ns); /* the same after a while */
+
+/* attempt.c */
+bool attempt_start(struct request *r, const struct route_choice *choice,
+                   int64_t now_ns);                                                /* false: lost a race */
+void attempt_close(struct request *r, enum attempt_result result, int64_t now_ns); /* gives its place back */
+void attempt_expire(struct request *r,
+                    int64_t now_ns); /* the deadline passed: ends the call, if there is one */
+void attempt_drop(struct request *r,
+                  int64_t now_ns); /* ends whatever the request waits for: call, timer, ring */
+
+/* recovery.c */
+void recovery_after_call(struct request *r, struct upstream_result *result, int64_t now_ns);
+void recovery_fall_back(struct request *r, int64_t now_ns); /* never this candidate again */
+void recovery_remember(struct request *r, int status, const char *detail);
 
 /* ending.c: the three ways out of a request, each notifying its client, counting, recording and freeing. */
 void end_answered(struct request *r, int64_t now_ns); /* from r->result */

@@ -1,0 +1,134 @@
+/* What comes after a failed call:
+ * - 429: the provider is closed until Retry-After; another candidate at once, else wait for it
+ * - 5xx, connection: once more at the same provider (within the retry budget), then another candidate; where
+ * there is no other, up to retry_attempts
+ * - time-out: never the same provider again; another candidate
+ * - 400, 413, 422: the request's own fault: its answer (but context_length_exceeded may try a larger model)
+ * - other 4xx: another candidate
+ * - after first content: nothing can be taken back: the stream ends with an error frame */
+
+#include "pipeline/internal.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#define COOLING_DEFAULT_NS (1 * NS_PER_S)
+
+void recovery_fall_back(struct request *r, int64_t now_ns) {
+  r->spent |= 1u << r->candidate;
+  count(r->pipeline, COUNTER_fallbacks, r->attempt.provider);
+  inference_back_in_line(r, now_ns);
+}
+
+static bool may_retry_here(struct request *r, int64_t now_ns) {
+  struct pipeline *p = r->pipeline;
+  struct provider_state *s = provider_of(p, r->attempt.provider);
+  unsigned allowed = (unsigned)tunable_for(tunables_of(p), TUNABLE_retry_attempts, r->treated);
+  if (r->tries_here > allowed || (r->tries_here > 1 && inference_others_free(r, now_ns))) return false;
+  double percent = tunable_get(tunables_of(p), TUNABLE_retry_budget_percent);
+  pthread_mutex_lock(&s->lock);
+  bool may = breaker_would_admit(&s->breaker, now_ns);
+  bool budget = may && retry_budget_take(&s->budget, percent, now_ns);
+  pthread_mutex_unlock(&s->lock);
+  if (may) count(p, budget ? COUNTER_retries : COUNTER_retries_denied, r->attempt.provider);
+  return budget;
+}
+
+static void after_failure(struct request *r, int64_t now_ns) {
+  struct pipeline *p = r->pipeline;
+  if (!may_retry_here(r, now_ns)) {
+    recovery_fall_back(r, now_ns);
+    return;
+  }
+  int64_t base = (int64_t)tunable_for(tunables_of(p), TUNABLE_retry_base_ms, r->treated) * NS_PER_MS;
+  int64_t max = (int64_t)tunable_for(tunables_of(p), TUNABLE_retry_max_ms, r->treated) * NS_PER_MS;
+  r->pinned = true;
+  inference_line_up(r, retry_backoff_ns(r->tries_here, base, max, &p->rng), now_ns);
+}
+
+/* Closed for everyone until Retry-After; this request turns to another candidate, or waits with a jitter so
+ * that all who wait do not come back in the same instant. */
+static void after_throttle(struct request *r, const struct upstream_result *result, int64_t now_ns) {
+  struct pipeline *p = r->pipeline;
+  struct provider_state *s = provider_of(p, r->attempt.provider);
+  int64_t wait = result->retry_after_ns;
+  if (wait < 0) wait = COOLING_DEFAULT_NS / 2 + (int64_t)(rng_uniform(&p->rng) * (double)COOLING_DEFAULT_NS);
+  int64_t until = now_ns + wait, held = atomic_load_explicit(&s->closed_until_ns, memory_order_relaxed);
+  while (until > held && !atomic_compare_exchange_weak(&s->closed_until_ns, &held, until))
+    continue;
+  if (inference_others_free(r, now_ns)) {
+    count(p, COUNTER_fallbacks, r->attempt.provider);
+    inference_back_in_line(r, now_ns);
+    return;
+  }
+  unsigned allowed = (unsigned)tunable_for(tunables_of(p), TUNABLE_retry_attempts, r->treated);
+  double spread = fmax(0.5e9, 0.1 * (double)wait);
+  if (r->tries_here > allowed || until >= r->deadline_ns)
+    recovery_fall_back(r, now_ns);
+  else
+    inference_line_up(r, wait + (int64_t)(rng_uniform(&p->rng) * spread), now_ns);
+}
+
+static bool contains(const struct upstream_result *result, const char *word) {
+  return result->body && memmem(result->body, result->body_size, word, strlen(word)) != NULL;
+}
+
+/* 400, 413 and 422 are the request's own fault wherever it is sent; a context that is too long may fit
+ * elsewhere. */
+static bool definitive(const struct upstream_result *result) {
+  bool own_fault = result->status == 400 || result->status == 413 || result->status == 422;
+  return own_fault && !contains(result, "context_length_exceeded");
+}
+
+static bool last_candidate(const struct request *r) {
+  uint32_t all = (1u << route_of(r)->candidate_count) - 1;
+  return (all & ~r->spent & ~(1u << r->candidate)) == 0;
+}
+
+/* A provider's refusal as its client gets it: the provider's words, but our credentials stay our affair. */
+static void end_rejected(struct request *r, struct upstream_result *result, int64_t now_ns) {
+  bool ours = result->status == 401 || result->status == 403;
+  struct answer a = {.status = ours ? 502 : result->status,
+                     .body = ours ? NULL : result->body,
+                     .body_size = ours ? 0 : result->body_size,
+                     .error_type = ours ? "api_error" : "invalid_request_error",
+                     .error_code = ours ? "provider_refused_credentials" : "provider_rejected",
+                     .error_message =
+                         ours ? "The provider refused the daemon's own key. Check the key of this provider."
+                              : "The provider rejected the request.",
+                     .retry_after_s = -1};
+  end_failed(r, OUTCOME_FAILED, &a, result->detail, now_ns);
+}
+
+static enum attempt_result classify(const struct upstream_result *result) {
+  if (result->error != UPSTREAM_STATUS) return ATTEMPT_FAILED;
+  if (result->status == 429) return ATTEMPT_THROTTLED;
+  return result->status >= 400 && result->status < 500 && result->status != 408 ? ATTEMPT_REJECTED
+                                                                                : ATTEMPT_FAILED;
+}
+
+void recovery_remember(struct request *r, int status, const char *detail) {
+  r->last_status = status;
+  snprintf(r->last_detail, sizeof r->last_detail, "%s", detail);
+}
+
+void recovery_after_call(struct request *r, struct upstream_result *result, int64_t now_ns) {
+  enum attempt_result kind = classify(result);
+  attempt_close(r, kind, now_ns);
+  recovery_remember(r, result->status, result->detail ? result->detail : upstream_error_name(result->error));
+  if (r->begun) {
+    end_failed(r, OUTCOME_FAILED, &answer_cut, result->detail, now_ns);
+  } else if (kind == ATTEMPT_REJECTED) {
+    if (definitive(result) || last_candidate(r))
+      end_rejected(r, result, now_ns);
+    else
+      recovery_fall_back(r, now_ns);
+  } else if (kind == ATTEMPT_THROTTLED && contains(result, "insufficient_quota")) {
+    recovery_fall_back(r, now_ns);
+  } else if (kind == ATTEMPT_THROTTLED) {
+    after_throttle(r, result, now_ns);
+  } else {
+    after_failure(r, now_ns);
+  }
+}
