@@ -15,8 +15,7 @@
 
 #define TTFT_GUARD                                                                                           \
   0.5 /* mean TTFT at a provider stays below this share of the target, so that the tail is inside it */
-#define MAY_WAIT 1.0 /* calls a tick that a limit creeps up by: four let it run past the slots of a server   \
-                      */
+#define MAY_WAIT 1.0 /* calls that a limit creeps up by: four let it run past a server's slots */
 #define MIX_MEMORY_S 60.0
 #define REFUSALS_SEEN 0.02 /* a second; below, nothing is known about what more instances would gain */
 
