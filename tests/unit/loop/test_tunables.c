@@ -1,6 +1,6 @@
 /* Every tunable has a consumer: one turn a row of tunables.def, and a row without its turn does not compile.
  * A turn sets up a small world at one value, and says what it saw there; more of the value must show as more.
- */
+ * What experiments try on some sessions only must reach its consumer that way, too. */
 
 #include "../pipeline/rig.h"
 
@@ -22,10 +22,14 @@ static const struct act later[] = {{.what = ANSWER, .after_ns = MS(100), .body =
 static const struct act broken[] = {{.what = STATUS, .status = 503, .after_ns = 1, .retry_after_ns = -1}};
 
 static struct rig rig;
+static bool by_treatment; /* the value is not set, but that of an experiment which treats every session */
 
 static void begin(const struct act *act, enum tunable_id id, double value) {
   rig_open(&rig, true, act, 1, NULL, 0);
-  rig_set(&rig, id, value);
+  if (by_treatment)
+    tunables_treat(&rig.plane->tunables, (int)id, value, 1, 1.0);
+  else
+    rig_set(&rig, id, value);
 }
 
 static double end(double seen) {
@@ -369,12 +373,12 @@ static void learn(enum tunable_id id, double value, const struct act *then, doub
 
 static double seen_explore_share(double value) {
   learn(TUNABLE_explore_share, value, at_once, 0.9, 0.9);
-  return end_loop(rig.plane->table.explore_share);
+  return end_loop(rig.fakes[1].started); /* the worse one */
 }
 
 static double seen_route_temperature(double value) {
   learn(TUNABLE_route_temperature, value, at_once, 0.9, 0.9);
-  return end_loop(rig.plane->table.temperature);
+  return end_loop(rig.fakes[1].started);
 }
 
 static double lead(void) {
@@ -435,6 +439,11 @@ static const struct turn turn_buffer_rag = {8, 32, seen_buffer_rag},
                          turn_stream_backlog_kib = {16, 1024, seen_stream_backlog_kib},
                          turn_memory_mib = {2, 64, seen_memory_mib};
 
+static const struct turn *const turns[TUNABLES] = {
+#define TUNABLE(id, ...) [TUNABLE_##id] = &turn_##id,
+#include "bus/tunables.def"
+};
+
 static void turning_it_changes_what_happens(void **state) {
   const struct turn *turn = *state;
   double low = turn->seen(turn->low), high = turn->seen(turn->high);
@@ -442,8 +451,22 @@ static void turning_it_changes_what_happens(void **state) {
   assert_true(low < high);
 }
 
+static void a_treatment_does_what_the_value_does(void **state) {
+  (void)state;
+  for (int id = 0; id < TUNABLES; id++) {
+    if (tunable_infos[id].trial != TRIAL_SESSION) continue;
+    const struct turn *turn = turns[id];
+    double low = turn->seen(turn->low), high = turn->seen(turn->high);
+    by_treatment = true;
+    if (turn->seen(turn->low) != low || turn->seen(turn->high) != high)
+      fail_msg("%s: a treated session is served with another value", tunable_infos[id].name);
+    by_treatment = false;
+  }
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
+      cmocka_unit_test(a_treatment_does_what_the_value_does),
 #define TUNABLE(id, ...)                                                                                     \
   {"turning " #id " changes what happens", turning_it_changes_what_happens, NULL, NULL, (void *)&turn_##id},
 #include "bus/tunables.def"
