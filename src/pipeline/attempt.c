@@ -105,8 +105,10 @@ void attempt_close(struct request *r, enum attempt_result result, int64_t now_ns
   atomic_fetch_sub_explicit(&s->in_flight, 1, memory_order_relaxed);
   atomic_fetch_sub_explicit(&s->tokens_in_flight, r->spec.tokens_in, memory_order_relaxed);
   pthread_mutex_lock(&s->lock);
-  bool opened = false;
-  if (result == ATTEMPT_OK || result == ATTEMPT_FAILED || result == ATTEMPT_TIMED_OUT)
+  bool opened = false, counts = result == ATTEMPT_OK || result == ATTEMPT_FAILED;
+  if (result == ATTEMPT_OK) breaker_alive(&s->breaker, now_ns);
+  if (result == ATTEMPT_TIMED_OUT) counts = r->begun || breaker_counts(&s->breaker, r->attempt.started_ns);
+  if (counts)
     opened = breaker_report(&s->breaker, &settings, result == ATTEMPT_OK, r->breaker_generation, now_ns);
   else
     breaker_release(&s->breaker, r->breaker_generation);
@@ -186,6 +188,10 @@ static void begin_stream(struct request *r, int64_t now_ns) {
                      .provider = spec->name,
                      .model = spec->model,
                      .attempts = r->outcome.attempts};
+  struct provider_state *s = provider_of(p, r->attempt.provider);
+  pthread_mutex_lock(&s->lock);
+  breaker_alive(&s->breaker, now_ns);
+  pthread_mutex_unlock(&s->lock);
   r->begun = true;
   r->attempt.streaming = true;
   r->attempt.first_ns = now_ns;

@@ -8,13 +8,19 @@
 
 #include "pipeline/breaker.h"
 
+#include "sys/clock.h"
+
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
+
+#define TOGETHER_NS (100 * NS_PER_MS)
 
 enum { PROBES = 5, MAX_DOUBLINGS = 2 };
 
 void breaker_init(struct breaker *b) {
   memset(b, 0, sizeof *b);
+  b->late_ns = -TOGETHER_NS;
 }
 
 static void enter(struct breaker *b, enum breaker_state state) {
@@ -77,6 +83,17 @@ bool breaker_report(struct breaker *b, const struct breaker_settings *s, bool su
   }
   if (++b->failures < s->failure_threshold) return false;
   open_until(b, s, now_ns);
+  return true;
+}
+
+void breaker_alive(struct breaker *b, int64_t now_ns) {
+  b->alive_ns = now_ns;
+}
+
+bool breaker_counts(struct breaker *b, int64_t began_ns) {
+  bool together = llabs(began_ns - b->late_ns) < TOGETHER_NS, served_others = began_ns < b->alive_ns;
+  if (b->state == BREAKER_CLOSED && together && served_others) return false;
+  b->late_ns = began_ns;
   return true;
 }
 

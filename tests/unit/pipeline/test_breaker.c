@@ -100,6 +100,21 @@ static void a_cancelled_probe_frees_its_place(void **state) {
   assert_true(breaker_would_admit(&b, NS_PER_S));
 }
 
+static void time_outs_of_calls_begun_together_are_one_failure_when_others_were_served(void **state) {
+  (void)state;
+  struct breaker b;
+  breaker_init(&b);
+  assert_true(breaker_counts(&b, 0));
+  assert_true(breaker_counts(&b, 0)); /* nobody was served */
+  breaker_alive(&b, NS_PER_S);
+  assert_false(breaker_counts(&b, 0));
+  assert_false(breaker_counts(&b, NS_PER_S / 20));
+  assert_true(breaker_counts(&b, NS_PER_S / 2)); /* begun later */
+  assert_false(breaker_counts(&b, NS_PER_S / 2));
+  fail_times(&b, 5, NS_PER_S);
+  assert_true(breaker_counts(&b, NS_PER_S / 2)); /* a probe's result is always wanted */
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(five_failures_in_a_row_open_it),
@@ -108,6 +123,7 @@ int main(void) {
       cmocka_unit_test(a_failed_probe_opens_it_again_for_longer_up_to_four_times),
       cmocka_unit_test(results_of_older_calls_are_ignored),
       cmocka_unit_test(a_cancelled_probe_frees_its_place),
+      cmocka_unit_test(time_outs_of_calls_begun_together_are_one_failure_when_others_were_served),
   };
   return cmocka_run_group_tests_name("breaker", tests, NULL, NULL);
 }

@@ -405,6 +405,41 @@ static void failures_open_the_breaker_and_half_open_admits_one_probe(void **stat
   rig_close(&rig);
 }
 
+/* After a queue has been let go all at once: whoever times out does so in the same instant. */
+static void many_time_outs_at_once_do_not_open_the_breaker_of_a_provider_that_serves_others(void **state) {
+  (void)state;
+  static struct rig rig;
+  static struct act script[20];
+  for (int i = 0; i < 20; i++)
+    script[i] =
+        (struct act){.what = STREAM, .after_ns = i % 2 ? MS(300) : S(5), .tokens = 40, .gap_ns = MS(50)};
+  rig_open(&rig, true, script, 20, NULL, 0);
+  rig_set(&rig, TUNABLE_first_token_timeout_ms, 1000);
+  rig_set(&rig, TUNABLE_concurrency_limit, 1000);
+  for (unsigned i = 0; i < 20; i++)
+    rig_ask(&rig, i, (struct ask){.stream = true});
+  rig_until(&rig, S(4));
+  assert_int_equal(rig_count(&rig, COUNTER_attempt_timeouts, 0), 10);
+  assert_int_equal(rig_count(&rig, COUNTER_breaker_opened, 0), 0);
+  assert_int_equal(rig_count(&rig, COUNTER_requests_answered, 0), 10);
+  rig_assert_conserved(&rig);
+  rig_close(&rig);
+}
+
+static void a_provider_that_is_silent_to_all_opens_its_breaker(void **state) {
+  (void)state;
+  static struct rig rig;
+  static const struct act silent[] = {{.what = SILENT}};
+  rig_open(&rig, true, silent, 1, NULL, 0);
+  rig_set(&rig, TUNABLE_first_token_timeout_ms, 1000);
+  for (unsigned i = 0; i < 6; i++)
+    rig_ask(&rig, i, (struct ask){.stream = true});
+  rig_until(&rig, S(2));
+  assert_int_equal(rig_count(&rig, COUNTER_breaker_opened, 0), 1);
+  rig_assert_conserved(&rig);
+  rig_close(&rig);
+}
+
 static void retries_stay_within_their_budget(void **state) {
   (void)state;
   static struct rig rig;
@@ -559,6 +594,8 @@ int main(void) {
       cmocka_unit_test(skipped_events_are_counted_at_their_provider),
       cmocka_unit_test(a_client_that_leaves_cancels_its_call),
       cmocka_unit_test(failures_open_the_breaker_and_half_open_admits_one_probe),
+      cmocka_unit_test(many_time_outs_at_once_do_not_open_the_breaker_of_a_provider_that_serves_others),
+      cmocka_unit_test(a_provider_that_is_silent_to_all_opens_its_breaker),
       cmocka_unit_test(retries_stay_within_their_budget),
       cmocka_unit_test(the_limit_holds_and_the_rest_waits_its_turn),
       cmocka_unit_test(urgent_requests_go_first_and_low_ones_do_not_starve),
