@@ -57,6 +57,7 @@ static void the_id_is_sha_256_and_follows_the_content(void **state) {
   assert_string_equal(id, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
   static struct tunables t;
   tunables_init(&t);
+  tunable_set(&t, (struct tunable_key){TUNABLE_explore_share, 0}, 0.02);
   char *before = snapshot_text(&t, names, 3);
   tunable_set(&t, (struct tunable_key){TUNABLE_explore_share, 0}, 0.05);
   char *changed = snapshot_text(&t, names, 3);
