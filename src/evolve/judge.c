@@ -15,6 +15,10 @@
  * blocks. Together with the practical bound that keeps false alarms below one trial in 96: measured,
  * not derived (test_judge.c).
  *
+ * Some harm builds up for minutes, while good blocks pile up that would outweigh it. So a further sequence
+ * begins at every block; they share a sixth of the risk, and only a minute of plain harm that lasts to this
+ * moment counts.
+ *
  * Requests count when they end: those of a slow provider are seen later, but nothing is judged by the fast
  * ones alone. */
 
@@ -29,16 +33,18 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define ALPHA 0.003
+#define ALPHA 0.0025
 #define TUNED_BLOCKS 12.0
 #define PRACTICAL 0.02
+#define ALPHA_LATE 0.0005 /* over all sequences that begin later */
+#define PRACTICAL_LATE 0.05
 #define CALM_MISSES 0.02 /* share of requests */
 #define CLIP 3.0         /* usual deviations of a block */
 #define AS_LIKELY 12.0   /* twice the difference of log-likelihoods, of blocks that resemble each other */
 #define NEAR_NS (60 * INT64_C(1000000000))
 #define MAX_INFLATION 4.0
 #define PRIOR_INFLATION 1.5
-enum { HISTORY = 180, FEW = 30, MINUTE = 6, MIN_SUMS = 8, ONSET_SLACK = 2 };
+enum { HISTORY = 180, FEW = 30, MINUTE = 6, MIN_SUMS = 8, ONSET_SLACK = 2, MIN_LATE = 6, MAX_LATE = 60 };
 
 struct block {
   uint32_t answered[MAX_PROVIDERS], in_target[MAX_PROVIDERS];
@@ -213,6 +219,15 @@ static double usual_variance(const struct series *history, double scale) {
   return fmax(seen, CALM_MISSES * (1.0 - CALM_MISSES) * scale * scale);
 }
 
+/* The last `count` points. */
+static struct series last_of(const struct series *s, unsigned count) {
+  struct series last = {.count = count};
+  for (unsigned i = 0; i < count; i++)
+    last.points[i] = s->points[s->count - count + i];
+  centre(&last);
+  return last;
+}
+
 /* The mean with no block further from `centre` than `clip` of its usual deviations. */
 static double clipped_mean(const struct series *s, double centre, double variance, double clip) {
   double sum = 0.0;
@@ -223,21 +238,33 @@ static double clipped_mean(const struct series *s, double centre, double varianc
   return centre + sum / s->n;
 }
 
-static void compare(const struct series *history, const struct series *before, const struct series *after,
-                    double scale, struct judge_verdict *v) {
+struct yardstick { /* what is usual, and the quantiles of a risk alpha */
+  double variance, alpha, z, t;
+};
+
+static struct yardstick yardstick_of(const struct series *history, double scale, double alpha) {
   double inflated = inflation(history);
-  double variance = inflated * usual_variance(history, scale);
-  double z = gsl_cdf_ugaussian_Qinv(ALPHA / 2.0);
-  double t = gsl_cdf_tdist_Qinv(ALPHA / 2.0, fmax((history->count - 1.0) / inflated, 2.0));
-  double before_half = t * sqrt(variance / before->n);
-  double after_half =
-      t / z *
-      confseq_half_width_one_sided(variance / after->n * after->count, after->count, ALPHA, TUNED_BLOCKS);
+  return (struct yardstick){
+      .variance = inflated * usual_variance(history, scale),
+      .alpha = alpha,
+      .z = gsl_cdf_ugaussian_Qinv(alpha / 2.0),
+      .t = gsl_cdf_tdist_Qinv(alpha / 2.0, fmax((history->count - 1.0) / inflated, 2.0))};
+}
+
+static void compare(const struct yardstick *y, const struct series *before, const struct series *after,
+                    struct judge_verdict *v) {
+  double before_half = y->t * sqrt(y->variance / before->n);
+  double after_half = y->t / y->z *
+                      confseq_half_width_one_sided(y->variance / after->n * after->count, after->count,
+                                                   y->alpha, TUNED_BLOCKS);
   double half = hypot(before_half, after_half);
+  v->after = after->mean;
+  v->blocks_after = (int)after->count;
+  v->requests_after = after->n;
   v->effect = after->mean - before->mean;
   /* Where the deviation is known from few blocks only, what is usual is as much wider as the interval: else
    * no number of bad blocks would be enough. */
-  double certain = clipped_mean(after, before->mean, variance, CLIP * t / z) - before->mean;
+  double certain = clipped_mean(after, before->mean, y->variance, CLIP * y->t / y->z) - before->mean;
   v->low = fmin(v->effect, certain) - half;
   v->high = fmax(v->effect, certain) + half;
 }
@@ -246,8 +273,38 @@ static double scale_of(double before, const struct objective *objective) {
   return fmax(fabs(before), 0.05 * objective->quality_weight);
 }
 
-static bool does_harm(const struct judge_verdict *v, const struct objective *objective) {
-  return v->high < 0.0 && v->effect < -PRACTICAL * scale_of(v->before, objective);
+static bool does_harm(const struct judge_verdict *v, const struct objective *objective, double practical) {
+  return v->high < 0.0 && v->effect < -practical * scale_of(v->before, objective);
+}
+
+static double mean_of_last(const struct series *s, unsigned count) {
+  double n = 0.0, u = 0.0;
+  for (unsigned i = s->count - count; i < s->count; i++) {
+    n += s->points[i].n;
+    u += s->points[i].u;
+  }
+  return u / n;
+}
+
+/* Harm that came later and is there now. */
+static bool has_come_late(const struct series *history, const struct series *before,
+                          const struct series *after, double horizon_blocks, const struct judge_view *view,
+                          struct judge_verdict *v) {
+  double scale = scale_of(before->mean, view->objective);
+  if (after->count <= MIN_LATE) return false;
+  if (mean_of_last(after, MIN_LATE) > before->mean - PRACTICAL_LATE * scale) return false;
+  struct yardstick y = yardstick_of(history, scale, ALPHA_LATE / fmax(horizon_blocks, 1.0));
+  for (unsigned count = MIN_LATE; count < after->count && count <= MAX_LATE; count++) {
+    struct series last = last_of(after, count);
+    struct judge_verdict late = *v;
+    late.late = true;
+    if (last.n < JUDGE_MIN_REQUESTS) continue;
+    compare(&y, before, &last, &late);
+    if (!does_harm(&late, view->objective, PRACTICAL_LATE)) continue;
+    *v = late;
+    return true;
+  }
+  return false;
 }
 
 static void put_words(struct judge_verdict *v, bool enough) {
@@ -258,11 +315,10 @@ static void put_words(struct judge_verdict *v, bool enough) {
              v->requests_before, v->requests_after);
   else
     snprintf(v->words, sizeof v->words,
-             "%s: utility a request was %.4f over %d blocks of 10 s before and %.4f over %d after, a change "
-             "of %+.4f "
-             "(between %+.4f and %+.4f).",
-             lead[v->finding], v->before, v->blocks_before, v->after, v->blocks_after, v->effect, v->low,
-             v->high);
+             "%s: utility a request was %.4f over %d blocks of 10 s before and %.4f over %s%d after, a "
+             "change of %+.4f (between %+.4f and %+.4f).",
+             lead[v->finding], v->before, v->blocks_before, v->after, v->late ? "the last " : "",
+             v->blocks_after, v->effect, v->low, v->high);
 }
 
 void judge_trial(const struct judge *j, int64_t start_ns, int64_t now_ns, int64_t horizon_ns,
@@ -289,8 +345,11 @@ void judge_trial(const struct judge *j, int64_t start_ns, int64_t now_ns, int64_
   bool enough = before.count >= JUDGE_MIN_BEFORE && after.count >= JUDGE_MIN_AFTER &&
                 before.n >= JUDGE_MIN_REQUESTS && after.n >= JUDGE_MIN_REQUESTS;
   if (enough) {
-    compare(&history, &before, &after, scale_of(before.mean, view->objective), v);
-    v->finding = does_harm(v, view->objective) ? JUDGE_HARM : over ? JUDGE_NO_HARM : JUDGE_UNDECIDED;
+    struct yardstick y = yardstick_of(&history, scale_of(before.mean, view->objective), ALPHA);
+    compare(&y, &before, &after, v);
+    bool harm = does_harm(v, view->objective, PRACTICAL) ||
+                (!over && has_come_late(&history, &before, &after, (double)(end - start), view, v));
+    v->finding = harm ? JUDGE_HARM : over ? JUDGE_NO_HARM : JUDGE_UNDECIDED;
   }
   put_words(v, enough);
 }

@@ -46,6 +46,7 @@ struct judge_verdict {
   double before, after;     /* mean utility a request; NAN without data */
   double effect, low, high; /* after - before */
   int blocks_before, blocks_after;
+  bool late; /* harm: not from the start on, but in the last blocks, which `after` then means */
   double requests_before, requests_after;
   char words[JUDGE_WORDS_SIZE];
 };

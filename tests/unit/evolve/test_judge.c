@@ -132,6 +132,31 @@ static void no_change_is_called_harm_more_than_once_in_96_changes(void **state) 
   expect_no_false_harm("0.5 requests a second", thin, 1000);
 }
 
+/* Nothing for a quarter of an hour, then a quarter of the answers too late: the mean since the change is
+ * still good. */
+static void harm_that_comes_late_is_found_within_two_minutes(void **state) {
+  (void)state;
+  int in_time = 0;
+  for (uint64_t seed = 1; seed <= 100; seed++) {
+    struct run run;
+    struct judge_verdict v = {0};
+    struct world worse = calm;
+    worse.in_target *= 0.75;
+    begin(&run, seed);
+    pass(&run, &calm, 1200);
+    int64_t start = now(&run);
+    pass(&run, &calm, 900);
+    for (int i = 0; i < 12 && v.finding != JUDGE_HARM; i++) {
+      pass(&run, &worse, 10);
+      judge_trial(run.judge, start, now(&run), 1800 * NS_PER_S, &view, &v);
+    }
+    in_time += v.finding == JUDGE_HARM;
+    if (v.finding == JUDGE_HARM && v.late) assert_non_null(strstr(v.words, "over the last "));
+    judge_destroy(run.judge);
+  }
+  assert_in_range(in_time, 95, 100);
+}
+
 static void without_traffic_nothing_is_decided(void **state) {
   (void)state;
   struct run run;
@@ -392,6 +417,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(a_tenth_lost_is_found_within_five_minutes),
       cmocka_unit_test(no_change_is_called_harm_more_than_once_in_96_changes),
+      cmocka_unit_test(harm_that_comes_late_is_found_within_two_minutes),
       cmocka_unit_test(without_traffic_nothing_is_decided),
       cmocka_unit_test(a_quiet_horizon_ends_with_no_harm_and_numbers),
       cmocka_unit_test(too_little_before_or_after_decides_nothing),
