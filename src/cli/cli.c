@@ -95,6 +95,11 @@ int cli_misused(const char *name) {
 
 int cli_main(int argc, char **argv) {
   static char title[48];
+  char *of_one[] = {argv[0], argc > 2 ? argv[2] : NULL, "--help", NULL};
+  if (argc > 2 && strcmp(argv[1], "help") == 0) { /* help NAME is NAME --help */
+    argc = 3;
+    argv = of_one;
+  }
   const char *name = argc > 1 ? argv[1] : "--help";
   if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0 || strcmp(name, "help") == 0)
     return overview(stdout, CLI_OK);

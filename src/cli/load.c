@@ -15,6 +15,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <strings.h>
 
 static volatile sig_atomic_t told; /* signals so far */
 
@@ -105,7 +106,10 @@ static bool take_text(int letter, struct load_options *o) {
   switch (letter) {
   case 'u':
     s->url = optarg;
-    return true;
+    if (strncasecmp(optarg, "http://", 7) == 0 || strncasecmp(optarg, "https://", 8) == 0) return true;
+    fprintf(stderr, "self-improve load: --url %s: give an address that begins with http:// or https://\n",
+            optarg);
+    return false;
   case 'k':
     s->key = optarg;
     return true;
@@ -321,7 +325,11 @@ static int send_load(const struct load_options *o) {
     print_json(report, loadgen_measure(gen));
   else
     print_report(report, loadgen_measure(gen));
-  int status = conserved(report) ? CLI_OK : CLI_FAILED;
+  bool unheard = report->sent > 0 && report->ends[LOADGEN_ANSWERED] + report->ends[LOADGEN_REFUSED] == 0;
+  if (unheard)
+    fprintf(stderr, "self-improve load: nothing was answered at %s; is a gateway running there?\n",
+            o->settings.url);
+  int status = conserved(report) && !unheard ? CLI_OK : CLI_FAILED;
   demo_client_destroy(demo);
   loadgen_destroy(gen);
   evloop_destroy(loop);
