@@ -81,7 +81,7 @@ class Shards(unittest.TestCase):
                 return float(line.split()[-1])
 
     def test_identical_requests_share_one_call_across_shards(self):
-        self.start((200, 1, {}))
+        self.start((200, 2.5, {}))
         answers = self.many(24, "the same question")
         self.assertEqual([status for status, _, _ in answers], [200] * 24)
         self.assertEqual(len(self.upstream.calls), 1)
@@ -89,7 +89,7 @@ class Shards(unittest.TestCase):
         self.assertEqual(len({h["x-request-id"] for _, _, h in answers}), 24)
 
     def test_a_failed_flight_fails_for_all_with_a_dead_letter_each(self):
-        self.start((400, 0.5, {}))
+        self.start((400, 2, {}))
         self.assertEqual([status for status, _, _ in self.many(16, "the same question")], [400] * 16)
         self.assertEqual(len(self.upstream.calls), 1)
         wait_for(lambda: len(self.daemon.get("/api/v1/dlq")[1]["dead_letters"]) == 16)
@@ -155,7 +155,7 @@ class Shards(unittest.TestCase):
                                        for how in ("answered", "dead_lettered", "client_gone")))
 
     def test_critical_requests_go_before_low_ones(self):
-        self.start((200, 0.1, {}), limit=1)
+        self.start(lambda n: (200, 2 if n == 1 else 0.1, {}), limit=1)  # all are there before the second call
         order, lock = [], threading.Lock()
 
         def ask(priority, number):
@@ -165,14 +165,14 @@ class Shards(unittest.TestCase):
         threads = [threading.Thread(target=ask, args=("low", i)) for i in range(8)]
         for thread in threads:
             thread.start()
-        wait_for(lambda: len(self.upstream.calls) >= 1 and self.metric("requests_in_flight", "") >= 7, 5, 0.02)
+        wait_for(lambda: self.metric("requests_in_flight", "") == 8, 5, 0.02)
         threads += [threading.Thread(target=ask, args=("critical", i)) for i in range(4)]
         for thread in threads[8:]:
             thread.start()
         for thread in threads:
             thread.join()
-        self.assertGreaterEqual(sum(i for i, p in enumerate(order) if p == "low") / 8,
-                                1 + sum(i for i, p in enumerate(order) if p == "critical") / 4)
+        self.assertEqual(len(self.upstream.calls), 12)
+        self.assertGreaterEqual(order[1:5].count("critical"), 3, order)  # the clients' own order may slip by one
 
 
 if __name__ == "__main__":
