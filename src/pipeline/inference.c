@@ -8,13 +8,15 @@
 #include "pipeline/internal.h"
 
 #define UNBLOCK_NS (20 * NS_PER_MS)
+#define SHARED_UNBLOCK_NS (5 * NS_PER_MS) /* where other shards free places, too */
 enum { RACES = 4 };
 
 /* ---- which candidates are free ---- */
 
 enum standing { FREE, BUSY, COOLING, BROKEN };
 
-static enum standing standing(struct pipeline *p, unsigned provider, int64_t now_ns) {
+/* key: of the request that asks; 0 with one shard. */
+static enum standing standing(struct pipeline *p, unsigned provider, uint64_t key, int64_t now_ns) {
   struct provider_state *s = provider_of(p, provider);
   pthread_mutex_lock(&s->lock);
   bool willing = breaker_would_admit(&s->breaker, now_ns);
@@ -23,6 +25,7 @@ static enum standing standing(struct pipeline *p, unsigned provider, int64_t now
   if (atomic_load_explicit(&s->closed_until_ns, memory_order_relaxed) > now_ns) return COOLING;
   if (atomic_load_explicit(&s->in_flight, memory_order_relaxed) >= plane_limit(p->env.plane, provider))
     return BUSY;
+  if (key && claim_goes_before(&s->claim, key, now_ns)) return BUSY;
   return FREE;
 }
 
@@ -32,13 +35,21 @@ struct survey {
   int64_t opens_ns;       /* when the first cooling one opens */
 };
 
+static uint64_t key_of(const struct request *r, int64_t now_ns) {
+  const struct pipeline *p = r->pipeline;
+  if (!p->env.wake) return 0;
+  int64_t promotion = (int64_t)tunable_get(tunables_of(p), TUNABLE_promotion_interval_ms) * NS_PER_MS;
+  return claim_key(lanes_urgency(r, now_ns, promotion), r->arrived_ns, p->env.shard);
+}
+
 static struct survey survey(struct request *r, int64_t now_ns) {
   const struct route_spec *route = route_of(r);
   struct survey s = {.opens_ns = NS_NEVER};
+  uint64_t key = key_of(r, now_ns);
   for (unsigned i = 0; i < route->candidate_count; i++) {
     if (r->spent >> i & 1) continue;
     unsigned provider = route->candidates[i];
-    enum standing st = standing(r->pipeline, provider, now_ns);
+    enum standing st = standing(r->pipeline, provider, key, now_ns);
     if (st == FREE) s.free |= 1u << i;
     if (st == BUSY) s.busy |= 1u << i;
     if (st == COOLING) {
@@ -122,6 +133,19 @@ static void count_refusals(struct request *r, uint32_t busy, int got) {
       count(r->pipeline, COUNTER_limit_refusals, route_of(r)->candidates[i]);
 }
 
+static int64_t unblock_ns(const struct pipeline *p) {
+  return p->env.wake ? SHARED_UNBLOCK_NS : UNBLOCK_NS;
+}
+
+/* So that a place that another shard frees is not taken by a request that is less urgent. */
+static void claim_places(struct request *r, uint32_t busy, int64_t now_ns) {
+  uint64_t key = key_of(r, now_ns);
+  int64_t until_ns = now_ns + 3 * unblock_ns(r->pipeline);
+  for (unsigned i = 0; key && busy >> i; i++)
+    if (busy >> i & 1)
+      claim_post(&provider_of(r->pipeline, route_of(r)->candidates[i])->claim, key, now_ns, until_ns);
+}
+
 /* Starts the request, ends it, or finds that it must wait: then its route is blocked until something is
  * freed. */
 static bool dispatch(struct pipeline *p, struct request *r, int64_t now_ns) {
@@ -132,6 +156,7 @@ static bool dispatch(struct pipeline *p, struct request *r, int64_t now_ns) {
     struct route_choice choice;
     if (!choose(r, s.free, &choice)) break;
     if (attempt_start(r, &choice, now_ns)) {
+      if (p->env.wake) claim_drop(&provider_of(p, r->attempt.provider)->claim, claim_key(0, 0, p->env.shard));
       count_refusals(r, s.busy, choice.candidate);
       return true;
     }
@@ -144,6 +169,7 @@ static bool dispatch(struct pipeline *p, struct request *r, int64_t now_ns) {
     return true;
   }
   count_refusals(r, s.busy, -1);
+  claim_places(r, s.hopeful & ~s.cooling, now_ns);
   if (r->spent == 0) {
     p->blocked_routes |= UINT64_C(1) << r->spec.route;
     return false;
@@ -151,7 +177,7 @@ static bool dispatch(struct pipeline *p, struct request *r, int64_t now_ns) {
   lanes_remove(&p->rings[STAGE_INFERENCE],
                r); /* its choice is narrower than its route's: it waits by itself */
   r->phase = PHASE_WAITING;
-  inference_line_up(r, UNBLOCK_NS, now_ns);
+  inference_line_up(r, unblock_ns(p), now_ns);
   return true;
 }
 
@@ -162,6 +188,7 @@ bool inference_run(struct pipeline *p, int64_t now_ns) {
   while (lanes_depth(&p->rings[STAGE_INFERENCE]) > 0 &&
          (r = lanes_first(&p->rings[STAGE_INFERENCE], now_ns, promotion, p->blocked_routes)))
     moved |= dispatch(p, r, now_ns);
-  if (p->blocked_routes && p->unblock.slot == 0) timer_arm(p->env.timers, &p->unblock, now_ns + UNBLOCK_NS);
+  if (p->blocked_routes && p->unblock.slot == 0)
+    timer_arm(p->env.timers, &p->unblock, now_ns + unblock_ns(p));
   return moved;
 }

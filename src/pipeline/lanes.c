@@ -33,7 +33,7 @@ void lanes_remove(struct lanes *l, struct request *r) {
   count(l, -1);
 }
 
-static int64_t urgency(const struct request *r, int64_t now_ns, int64_t promotion_ns) {
+int64_t lanes_urgency(const struct request *r, int64_t now_ns, int64_t promotion_ns) {
   int64_t lane = (int64_t)r->spec.priority - (now_ns - r->arrived_ns) / promotion_ns;
   return lane > 0 ? lane : 0;
 }
@@ -47,7 +47,7 @@ struct request *lanes_first(const struct lanes *l, int64_t now_ns, int64_t promo
     while (r && (skip_routes >> r->spec.route & 1))
       r = r->next;
     if (!r) continue;
-    int64_t u = urgency(r, now_ns, promotion_ns);
+    int64_t u = lanes_urgency(r, now_ns, promotion_ns);
     if (!best || u < best_urgency || (u == best_urgency && r->arrived_ns < best->arrived_ns)) {
       best = r;
       best_urgency = u;

@@ -24,6 +24,9 @@ void lanes_push(struct lanes *l, struct request *request);       /* behind its l
 void lanes_push_front(struct lanes *l, struct request *request); /* keeps its turn: it was in line before */
 void lanes_remove(struct lanes *l, struct request *request);
 
+/* 0: nothing is more urgent. */
+int64_t lanes_urgency(const struct request *request, int64_t now_ns, int64_t promotion_ns);
+
 /* The most urgent one whose route is not in skip_routes (bit i: route i), without removing it; NULL when
  * there is none. A request that has waited k promotion intervals counts k lanes more urgent; the older first
  * among equals. */

@@ -10,6 +10,7 @@
 #include "bus/tunables.h"
 #include "pipeline/breaker.h"
 #include "pipeline/bucket.h"
+#include "pipeline/claim.h"
 #include "pipeline/price.h"
 #include "pipeline/retry.h"
 #include "pipeline/route.h"
@@ -45,6 +46,7 @@ struct provider_state {
   _Atomic uint32_t in_flight, tokens_in_flight;
   _Atomic uint32_t ready_instances, starting_instances; /* 1 and 0 for providers that are not local */
   _Atomic int64_t closed_until_ns;                      /* after a 429 */
+  struct claim claim;                                   /* of the shard that is next */
   pthread_mutex_t lock;                                 /* guards breaker and budget */
   struct breaker breaker;
   struct retry_budget budget;
