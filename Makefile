@@ -32,7 +32,7 @@ ubsan_FLAGS := -fsanitize=undefined -fno-sanitize-recover=all
 tsan_FLAGS := -fsanitize=thread
 
 .DEFAULT_GOAL := build
-.PHONY: build tests proofs benches run test help clean install-run install-test install-bench \
+.PHONY: build tests proofs benches run test help clean install-run install-test \
   $(SANITIZERS) valgrind tidy fmt fmt-check ranks docs docs-check bench
 .SECONDARY:
 
@@ -54,7 +54,7 @@ run: install-run ## install what is missing, build, start the daemon
 test: install-test ## install what is missing, build, run everything that must pass
 	@exec scripts/run-tests
 
-install-run install-test install-bench: install-%:
+install-run install-test: install-%:
 	@scripts/install $*
 
 clean: ## remove what was built
@@ -88,7 +88,7 @@ docs-check: $(PROGRAM) ## check that those tables are current
 $(SANITIZERS): install-test ## build with AddressSanitizer, ThreadSanitizer or UBSan; run all test programs
 	@scripts/run-tests --only programs --build build/$@ --make 'OPTIMISE=-O1 -g' 'SANITIZE=$($@_FLAGS)'
 
-valgrind: install-bench ## run the test programs under valgrind
+valgrind: install-test ## run the test programs under valgrind
 	@scripts/run-tests --only programs --build build/valgrind --make 'OPTIMISE=-O1 -g' \
 	  --under 'valgrind -q --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite'
 
@@ -97,7 +97,7 @@ valgrind: install-bench ## run the test programs under valgrind
 prove-%: install-test ## prove-NAME: run a proof, print its table, write build/figures/NAME.json
 	@scripts/prove $* $(PROVE)
 
-bench-%: install-bench ## bench-NAME: run a benchmark, print its table, write build/figures/NAME.json
+bench-%: install-test ## bench-NAME: run a benchmark, print its table, write build/figures/NAME.json
 	@$(MAKE) --no-print-directory -j$(JOBS) build benches
 	@mkdir -p build/figures
 	@exec bench/$* $(PROVE)
