@@ -60,6 +60,7 @@ struct writer {
   bool full; /* PRAGMA synchronous as it is set */
   bool failing;
   int64_t pause_ns, retry_ns, retention_ns, give_up_ns;
+  int64_t busy_ns; /* since when another process has the lock */
 
   _Atomic(const char *) why; /* NULL: healthy */
   _Atomic uint64_t dropped, evicted;
@@ -380,6 +381,7 @@ static int start_thread(struct writer *w) {
 }
 
 static void free_all(struct writer *w) {
+  sqlite3_busy_timeout(w->db, BUSY_MS); /* closing checkpoints, and the handler goes with w */
   inserts_destroy(w->inserts);
   retention_destroy(w->retention);
   pthread_cond_destroy(&w->wake);
@@ -388,12 +390,23 @@ static void free_all(struct writer *w) {
   free(w);
 }
 
+/* Bounded by the clock: sqlite3_busy_timeout adds up the naps that it asked for, and on a machine that is
+ * behind they are longer. */
+static int wait_while_busy(void *writer, int naps) {
+  struct writer *w = writer;
+  int64_t now_ns = clock_now_ns();
+  if (naps == 0) w->busy_ns = now_ns;
+  if (now_ns - w->busy_ns >= BUSY_MS * NS_PER_MS) return 0;
+  sqlite3_sleep(naps < 20 ? naps + 1 : 50);
+  return 1;
+}
+
 struct writer *writer_create(sqlite3 *db, const struct store_options *options) {
   struct writer *w = calloc(1, sizeof *w);
   if (!w) return NULL;
   init_conditions(w);
   w->db = db;
-  sqlite3_busy_timeout(db, BUSY_MS);
+  sqlite3_busy_handler(db, wait_while_busy, w);
   run(w, "PRAGMA synchronous=NORMAL");
   w->inserts = inserts_create(db, options);
   w->retention = retention_create(db, options->frame_days, options->request_days);
