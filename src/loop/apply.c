@@ -74,13 +74,17 @@ void take_snapshot(struct loop *loop, const char *author, const char *message) {
   free(text);
 }
 
-static void write_value(struct loop *loop, struct tunable_key key, double to, const char *author) {
-  struct actuator *a = actuator_of(loop, key);
+void put_in_force(struct loop *loop, struct tunable_key key, double to) {
   tunable_set(&loop->plane->tunables, key, to);
-  snprintf(a->author, sizeof a->author, "%s", author);
-  put_value(loop, key);
   if (key.id == TUNABLE_instances && loop->config.scaler)
     loop->config.scaler->set_instances(loop->config.scaler->ctx, key.provider, (unsigned)to, loop->now_ns);
+}
+
+static void write_value(struct loop *loop, struct tunable_key key, double to, const char *author) {
+  struct actuator *a = actuator_of(loop, key);
+  snprintf(a->author, sizeof a->author, "%s", author);
+  put_in_force(loop, key, to);
+  put_value(loop, key);
 }
 
 int64_t apply_change(struct loop *loop, struct tunable_key key, double to, const char *actor,

@@ -9,11 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct wanted {
-  struct tunable_key key;
-  double from, to;
-};
-
 static int find(struct loop *loop, struct command *c, const char *name, struct tunable_key *key) {
   if (name && tunable_find(name, loop->plane->provider_names, loop->plane->provider_count, key) == 0)
     return 0;
@@ -50,6 +45,48 @@ static int check_change(struct loop *loop, struct command *c, unsigned i, struct
   return 0;
 }
 
+static double value_after(const struct loop *loop, const struct wanted *wanted, unsigned count,
+                          struct tunable_key key) {
+  for (unsigned i = 0; i < count; i++)
+    if (wanted[i].key.id == key.id && wanted[i].key.provider == key.provider) return wanted[i].to;
+  return value_now(loop, key);
+}
+
+static int check_instances_of(struct loop *loop, struct command *c, const struct wanted *w) {
+  const struct provider_spec *spec = &loop->plane->providers[w->key.provider].spec;
+  char name[2 * NAME_SIZE];
+  name_of(loop, w->key, name, sizeof name);
+  if (!spec->local)
+    command_error(c, 400, "invalid_value", "%s cannot be set: the provider is no local server.", name);
+  else if (w->to < spec->min_instances || w->to > spec->max_instances)
+    command_error(c, 400, "invalid_value", "%s must be from %u to %u, as its provider is configured.", name,
+                  spec->min_instances, spec->max_instances);
+  else
+    return 0;
+  return -1;
+}
+
+int check_instances(struct loop *loop, struct command *c, const struct wanted *wanted, unsigned count) {
+  double together = 0,
+         ceiling = value_after(loop, wanted, count, (struct tunable_key){TUNABLE_max_local_instances, 0});
+  bool more = false;
+  for (unsigned i = 0; i < count; i++) {
+    if (wanted[i].key.id != TUNABLE_instances) continue;
+    if (check_instances_of(loop, c, &wanted[i]) < 0) return -1;
+    more = more || wanted[i].to > value_now(loop, wanted[i].key);
+  }
+  for (unsigned i = 0; i < loop->plane->provider_count; i++)
+    if (loop->plane->providers[i].spec.local)
+      together += value_after(loop, wanted, count, (struct tunable_key){TUNABLE_instances, (uint16_t)i});
+  if (!more || together <= ceiling) return 0;
+  command_error(
+      c, 400, "invalid_value",
+      "That makes %g instances, and max_local_instances allows %g together. Raise it first, or in the "
+      "same request.",
+      together, ceiling);
+  return -1;
+}
+
 static int check_set(struct loop *loop, struct command *c, struct wanted *wanted) {
   if (loop->config.observe) {
     command_error(c, 409, "conflict", "The daemon only observes (--observe): nothing can be changed.");
@@ -65,7 +102,7 @@ static int check_set(struct loop *loop, struct command *c, struct wanted *wanted
   }
   for (unsigned i = 0; i < c->change_count; i++)
     if (check_change(loop, c, i, &wanted[i]) < 0) return -1;
-  return 0;
+  return check_instances(loop, c, wanted, c->change_count);
 }
 
 static void hold(struct loop *loop, struct command *c, struct tunable_key key) {
@@ -107,6 +144,7 @@ static void make_changes(struct loop *loop, struct command *c, struct wanted *wa
                           !trial                ? 0
                           : trial->change_count ? trial->id
                                                 : -1);
+    wanted[i].hold_until_ms = actuator_of(loop, wanted[i].key)->hold_until_ms;
     hold(loop, c, wanted[i].key);
     regulators_moved(loop, wanted[i].key);
     if (trial) trial_add(loop, trial, wanted[i].key, wanted[i].from, wanted[i].to, ids[i]);
@@ -116,7 +154,7 @@ static void make_changes(struct loop *loop, struct command *c, struct wanted *wa
     return;
   }
   for (unsigned i = 0; i < count; i++) {
-    actuator_of(loop, wanted[i].key)->hold_until_ms = 0;
+    actuator_of(loop, wanted[i].key)->hold_until_ms = wanted[i].hold_until_ms;
     apply_change(loop, wanted[i].key, wanted[i].from, "rollback", "could not be made durable", NULL, 0);
     regulators_moved(loop, wanted[i].key);
   }
@@ -156,7 +194,7 @@ static void roll_back(struct loop *loop, struct command *c) {
       double to = values[key.id][key.provider];
       if (isnan(to) || to == value_now(loop, key) || actuator_of(loop, key)->experiment) continue;
       trials_end_on(loop, key, "superseded", "rolled back by hand");
-      wanted[count++] = (struct wanted){key, value_now(loop, key), to};
+      wanted[count++] = (struct wanted){.key = key, .from = value_now(loop, key), .to = to};
     }
     c->unguarded = true;
     c->hold_until_ms = -1;

@@ -63,7 +63,7 @@ static void begin(struct loop *loop, struct experiment *e, int64_t started_ms) {
 static void give_back(struct loop *loop, unsigned i) {
   const struct experiment_spec *spec = spec_of(loop, i);
   if (spec->design == TRIAL_SESSION) tunables_treat(&loop->plane->tunables, -1, 0, 0, 0);
-  if (loop->experiments[i].treating) tunable_set(&loop->plane->tunables, spec->key, spec->control);
+  if (loop->experiments[i].treating) put_in_force(loop, spec->key, spec->control);
   actuator_of(loop, spec->key)->experiment = 0;
 }
 
@@ -109,7 +109,7 @@ static void switch_back(struct loop *loop, unsigned i) {
   if (spec->design != TRIAL_SWITCHBACK || treat == loop->experiments[i].treating || loop->config.observe)
     return;
   loop->experiments[i].treating = treat;
-  tunable_set(&loop->plane->tunables, spec->key, treat ? spec->treatment : spec->control);
+  put_in_force(loop, spec->key, treat ? spec->treatment : spec->control);
 }
 
 void experiments_run(struct loop *loop) {
@@ -133,6 +133,8 @@ static int refuse_create(struct loop *loop, struct command *c, const struct tuna
     command_error(c, 400, "invalid_value", "treatment must be %s from %g to %g (%s).",
                   info->kind == TUNABLE_INTEGER ? "a whole number" : "a number", info->min, info->max,
                   info->unit);
+  else if (check_instances(loop, c, &(struct wanted){.key = key, .to = c->treatment}, 1) < 0)
+    return -1; /* told */
   else if (c->treatment == value_now(loop, key))
     command_error(c, 400, "invalid_value",
                   "treatment equals the present value %g: there is nothing to compare.", c->treatment);

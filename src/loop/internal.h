@@ -133,6 +133,7 @@ static inline bool is_held(const struct actuator *a, int64_t wall_ms) {
 }
 
 void name_of(const struct loop *loop, struct tunable_key key, char *out, size_t size);
+void put_in_force(struct loop *loop, struct tunable_key key, double to); /* no more: nothing is recorded */
 struct tunable_key key_after(const struct loop *loop,
                              struct tunable_key key); /* walks all keys in use; ends at id TUNABLES */
 
@@ -158,6 +159,17 @@ struct regulators *regulators_create(struct loop *loop); /* NULL: no memory */
 void regulators_destroy(struct regulators *r);
 void regulators_run(struct loop *loop);
 void regulators_moved(struct loop *loop, struct tunable_key key); /* somebody else wrote the value */
+
+/* ---- commands.c ---- */
+struct wanted {
+  struct tunable_key key;
+  double from, to;
+  int64_t hold_until_ms; /* before */
+};
+
+/* Whether the numbers of instances among the wanted values fit their providers and max_local_instances.
+ * -1: no, and the command is answered. */
+int check_instances(struct loop *loop, struct command *command, const struct wanted *wanted, unsigned count);
 
 /* ---- watch.c ---- */
 struct watchers *watchers_create(const struct loop *loop);

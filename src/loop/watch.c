@@ -120,7 +120,7 @@ void watchers_run(struct loop *loop) {
   struct watcher *w = loop->watchers->whole;
   for (unsigned i = 0; i < f->providers; i++)
     watch_provider(loop, i);
-  uint64_t ended = f->answered + f->dead_lettered;
+  uint64_t ended = f->answered + f->dead_lettered + f->client_gone;
   watch_rate(loop, &w[WHOLE_TARGET], &whole_settings[WHOLE_TARGET], -1, f->in_target, ended);
   watch_rate(loop, &w[WHOLE_LOST], &whole_settings[WHOLE_LOST], -1, f->dead_lettered + f->limited,
              ended + f->limited);

@@ -90,9 +90,18 @@ struct stage_set {
   struct rig rig;
   struct kept kept;
   struct store_sink sink;
+  struct scaler scaler;
+  unsigned instances[2]; /* last asked of the scaler */
   struct loop *loop;
   int64_t wall_ms;
 };
+
+static int keep_instances(void *ctx, unsigned provider, unsigned instances, int64_t now_ns) {
+  struct stage_set *s = ctx;
+  (void)now_ns;
+  s->instances[provider] = instances;
+  return 0;
+}
 
 static void open_set(struct stage_set *s, bool observe) {
   static const struct act quick[] = {{.what = ANSWER, .after_ns = MS(100), .body = "{}"}};
@@ -101,12 +110,14 @@ static void open_set(struct stage_set *s, bool observe) {
   s->sink = (struct store_sink){&s->kept,        keep_ledger,   keep_judgement, keep_snapshot, keep_score,
                                 keep_experiment, keep_anomaly,  keep_value,     keep_learned,  keep_reward,
                                 keep_frame,      keep_outcomes, NULL,           keep_commit};
+  s->scaler = (struct scaler){.ctx = s, .set_instances = keep_instances};
   s->wall_ms = 1700000000000;
   struct loop_config config = {.plane = s->rig.plane,
                                .telemetries = &s->rig.telemetry,
                                .pipelines = &s->rig.pipeline,
                                .shards = 1,
                                .sink = &s->sink,
+                               .scaler = &s->scaler,
                                .seed = 1,
                                .observe = observe,
                                .control = true,
@@ -138,6 +149,12 @@ static int command(struct stage_set *s, struct command *c) {
 static int put(struct stage_set *s, const char *name, double value) {
   struct command c = {
       .kind = COMMAND_SET, .actor = "http", .reason = "test", .change_count = 1, .changes = {{name, value}}};
+  return command(s, &c);
+}
+
+static int put_freely(struct stage_set *s, const char *name, double value) {
+  struct command c = {
+      .kind = COMMAND_SET, .actor = "http", .unguarded = true, .change_count = 1, .changes = {{name, value}}};
   return command(s, &c);
 }
 
@@ -347,6 +364,65 @@ static void a_stop_writes_what_was_counted_since_the_last_tick(void **state) {
   close_set(&s);
 }
 
+/* Two local servers, of 1 to 3 and 0 to 4 instances, with room for five together. */
+static void open_local(struct stage_set *s) {
+  open_set(s, false);
+  for (unsigned p = 0; p < 2; p++) {
+    struct provider_spec *spec = &s->rig.plane->providers[p].spec;
+    spec->local = true;
+    spec->min_instances = p == 0 ? 1 : 0;
+    spec->max_instances = p == 0 ? 3 : 4;
+  }
+  tunable_set(&s->rig.plane->tunables, (struct tunable_key){TUNABLE_max_local_instances, 0}, 5);
+}
+
+static void instances_stay_within_their_provider_and_the_ceiling(void **state) {
+  (void)state;
+  static struct stage_set s;
+  open_local(&s);
+  assert_int_equal(put_freely(&s, "instances.p0", 4), 400);
+  assert_int_equal(put_freely(&s, "instances.p0", 0), 400);
+  assert_int_equal(put_freely(&s, "instances.p0", 3), 200);
+  assert_int_equal(put_freely(&s, "instances.p1", 3), 400); /* six together */
+  struct command both = {.kind = COMMAND_SET,
+                         .actor = "http",
+                         .unguarded = true,
+                         .change_count = 2,
+                         .changes = {{"instances.p1", 3}, {"max_local_instances", 6}}};
+  assert_int_equal(command(&s, &both), 200);
+  close_set(&s);
+}
+
+static void a_provider_that_is_not_local_has_no_instances_to_set(void **state) {
+  (void)state;
+  static struct stage_set s;
+  open_set(&s, false);
+  assert_int_equal(put(&s, "instances.p0", 2), 400);
+  close_set(&s);
+}
+
+static void an_experiment_on_instances_starts_and_stops_them(void **state) {
+  (void)state;
+  static struct stage_set s;
+  open_local(&s);
+  struct command create = {.kind = COMMAND_EXPERIMENT_CREATE,
+                           .name = "x",
+                           .text = "instances.p0",
+                           .treatment = 4,
+                           .share = 0.5,
+                           .duration_s = 86400};
+  assert_int_equal(command(&s, &create), 400);
+  create.treatment = 3;
+  assert_int_equal(command(&s, &create), 201);
+  for (int i = 0; i < 7200 && s.instances[0] != 3; i++)
+    tick(&s, 1);
+  assert_int_equal(s.instances[0], 3);
+  struct command stop = {.kind = COMMAND_EXPERIMENT_STOP, .name = "x"};
+  assert_int_equal(command(&s, &stop), 200);
+  assert_int_equal(s.instances[0], 1);
+  close_set(&s);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(an_hour_without_traffic_moves_nothing),
@@ -359,6 +435,9 @@ int main(void) {
       cmocka_unit_test(an_unjudged_trial_is_undone_at_start),
       cmocka_unit_test(rollback_restores_a_snapshot_and_frees_its_groups),
       cmocka_unit_test(rewards_find_their_answer_and_nothing_else),
+      cmocka_unit_test(instances_stay_within_their_provider_and_the_ceiling),
+      cmocka_unit_test(a_provider_that_is_not_local_has_no_instances_to_set),
+      cmocka_unit_test(an_experiment_on_instances_starts_and_stops_them),
       cmocka_unit_test(a_stop_writes_what_was_counted_since_the_last_tick),
   };
   return cmocka_run_group_tests_name("loop", tests, NULL, NULL);
