@@ -1,6 +1,10 @@
-/* capacity = peak rate x seconds x safety, where the peak rate is the highest ten-second mean, forgotten
- * within the hour: a ring is memory, so it is sized for the bursts that really come and not for the mean.
- * While nothing arrives the peak is not forgotten either. */
+/* capacity = peak rate x seconds x safety, where the peak rate is the highest ten-second mean of late. While
+ * nothing comes the peak is not forgotten.
+ *
+ * A stage that is as fast as its input needs room for bursts: the rate is what arrives, refused requests
+ * included, and the capacity never falls below what is in use. Where requests wait for something slower than
+ * they are, the rate is what it serves: sized by arrivals the ring would grow with the overload, and
+ * everybody in it would wait too long. */
 
 #include "control/buffers.h"
 
@@ -8,8 +12,11 @@
 
 const struct buffers_settings buffers_stage = {
     .seconds = 2, .safety = 3, .dead_band = 0.25, .memory_s = 3600, .low = 64, .high = 4096};
-const struct buffers_settings buffers_inference = {
-    .seconds = 10, .safety = 2, .dead_band = 0.25, .memory_s = 3600, .low = 64, .high = 4096};
+
+struct buffers_settings buffers_waiting(double seconds) {
+  return (struct buffers_settings){
+      .seconds = seconds, .safety = 1, .dead_band = 0.25, .memory_s = 600, .low = 64, .high = 4096};
+}
 
 static const double mean_s = 10;
 
@@ -34,20 +41,20 @@ static void follow(struct buffers *b, const struct buffers_settings *s, double r
 void buffers_update(struct buffers *b, const struct buffers_settings *s, const struct buffers_sample *sample,
                     struct decision *decision) {
   double current = sample->current;
-  double offered = sample->arrivals + sample->sheds;
-  bool known = isfinite(offered) && isfinite(sample->depth) && isfinite(sample->dt_s) && sample->dt_s > 0;
-  if (known) follow(b, s, offered / sample->dt_s, sample->dt_s);
-  if (!known || offered <= 0) {
-    decision_blind(decision, current, "no arrivals: held");
+  bool known =
+      isfinite(sample->requests) && isfinite(sample->depth) && isfinite(sample->dt_s) && sample->dt_s > 0;
+  if (known) follow(b, s, sample->requests / sample->dt_s, sample->dt_s);
+  if (!known || sample->requests <= 0) {
+    decision_blind(decision, current, "no requests: held");
     return;
   }
   double exact = ceil(b->peak_rate * s->seconds * s->safety);
   double wish = rounded_up(fmax(exact, sample->depth));
   wish = fmin(fmax(wish, s->low), s->high);
   if (fabs(wish - current) <= s->dead_band * current)
-    decision_keep(decision, current, "peak of %.1f arrivals/s for %.0f s fits %.0f", b->peak_rate, s->seconds,
+    decision_keep(decision, current, "peak of %.1f requests/s for %.0f s fits %.0f", b->peak_rate, s->seconds,
                   current);
   else
-    decision_wish(decision, current, wish, "peak of %.1f arrivals/s for %.0f s, %.0f waiting: %.0f to %.0f",
+    decision_wish(decision, current, wish, "peak of %.1f requests/s for %.0f s, %.0f waiting: %.0f to %.0f",
                   b->peak_rate, s->seconds, sample->depth, current, wish);
 }

@@ -167,21 +167,32 @@ static void run_autoscaler(struct loop *loop, unsigned i) {
 
 /* ---- rings ---- */
 
+/* Requests wait for providers in the inference ring, and one that waits for longer than its first token may
+ * take is late. */
+static struct buffers_settings buffers_settings(const struct loop *loop, enum stage stage) {
+  return stage == STAGE_INFERENCE ? buffers_waiting(loop->plane->objective.ttft_ms / 1000) : buffers_stage;
+}
+
+static struct buffers_sample buffers_sample(const struct loop *loop, enum stage stage, double current) {
+  const struct frame_stage *f = &loop->frame.stages[stage];
+  bool waits = stage == STAGE_INFERENCE;
+  return (struct buffers_sample){.requests = waits ? (double)loop->frame.answered / loop->config.shards
+                                                   : (double)(f->arrivals + f->sheds),
+                                 .dt_s = loop->frame.dt_s,
+                                 .depth = waits ? 0 : f->depth,
+                                 .current = current};
+}
+
 static void run_buffers(struct loop *loop) {
   static const enum tunable_id ids[STAGES] = {TUNABLE_buffer_rag, TUNABLE_buffer_assemble,
                                               TUNABLE_buffer_inference, TUNABLE_buffer_post,
                                               TUNABLE_buffer_stream};
   for (int s = 0; s < STAGES; s++) {
-    const struct frame_stage *f = &loop->frame.stages[s];
     struct tunable_key key = {ids[s], 0};
-    struct buffers_sample sample = {.arrivals = (double)f->arrivals,
-                                    .dt_s = loop->frame.dt_s,
-                                    .depth = f->depth,
-                                    .sheds = (double)f->sheds,
-                                    .current = value_now(loop, key)};
+    struct buffers_settings settings = buffers_settings(loop, (enum stage)s);
+    struct buffers_sample sample = buffers_sample(loop, (enum stage)s, value_now(loop, key));
     struct decision d;
-    buffers_update(&loop->regulators->buffers[s], s == STAGE_INFERENCE ? &buffers_inference : &buffers_stage,
-                   &sample, &d);
+    buffers_update(&loop->regulators->buffers[s], &settings, &sample, &d);
     if (d.change) regulate(loop, key, d.value, d.reason, -1);
   }
 }

@@ -10,9 +10,9 @@
 
 #include <cmocka.h>
 
-static double tick(struct buffers *b, const struct buffers_settings *s, double arrivals, double depth,
+static double tick(struct buffers *b, const struct buffers_settings *s, double requests, double depth,
                    double current, struct decision *d) {
-  struct buffers_sample sample = {.arrivals = arrivals, .dt_s = 1, .depth = depth, .current = current};
+  struct buffers_sample sample = {.requests = requests, .dt_s = 1, .depth = depth, .current = current};
   buffers_update(b, s, &sample, d);
   return d->value;
 }
@@ -23,26 +23,26 @@ static void no_traffic_holds_for_an_hour(void **state) {
   struct decision d;
   buffers_init(&b);
   for (int i = 0; i < 100; i++)
-    tick(&b, &buffers_inference, 20, 0, 512, &d);
+    tick(&b, &buffers_stage, 20, 0, 128, &d);
   for (int i = 0; i < 3600; i++) {
-    assert_true(tick(&b, &buffers_inference, i % 2 ? 0 : NAN, 0, 512, &d) == 512);
+    assert_true(tick(&b, &buffers_stage, i % 2 ? 0 : NAN, 0, 128, &d) == 128);
     assert_true(d.blind);
   }
-  assert_true(tick(&b, &buffers_inference, 20, 0, 512, &d) == 512);
+  assert_true(tick(&b, &buffers_stage, 20, 0, 128, &d) == 128);
   assert_true(b.peak_rate > 19);
 }
 
 static void capacity_is_rate_times_seconds_times_safety_rounded_up(void **state) {
   (void)state;
-  static const double rows[][2] = {{10, 256},   {12, 256}, {15, 384},   {30, 768},
-                                   {100, 2048}, {1, 64},   {1000, 4096}};
+  static const double rows[][2] = {{10, 64},   {12, 96}, {15, 96},    {30, 192},
+                                   {100, 768}, {1, 64},  {1000, 4096}};
   for (int k = 0; k < 7; k++) {
     struct buffers b;
     struct decision d;
     buffers_init(&b);
     double capacity = 8;
     for (int i = 0; i < 60; i++)
-      capacity = tick(&b, &buffers_inference, rows[k][0], 0, capacity, &d);
+      capacity = tick(&b, &buffers_stage, rows[k][0], 0, capacity, &d);
     assert_true(capacity == rows[k][1]);
   }
 }
@@ -67,22 +67,26 @@ static void stationary_bursty_traffic_settles(void **state) {
   int changes = 0;
   for (int i = 0; i < 86400; i++) {
     double before = capacity, arrivals = floor(rng_exponential(&rng, 5));
-    capacity = tick(&b, &buffers_inference, arrivals, 0, capacity, &d);
+    capacity = tick(&b, &buffers_stage, arrivals, 0, capacity, &d);
     if (i > 3600) changes += capacity != before;
   }
   assert_true(changes <= 24);
-  assert_true(capacity >= 128 && capacity <= 512);
+  assert_true(capacity >= 64 && capacity <= 192);
 }
 
-static void requests_turned_away_count_as_demand(void **state) {
+static void where_requests_wait_as_many_fit_as_are_served_in_time(void **state) {
   (void)state;
-  struct buffers b;
-  struct decision d;
-  buffers_init(&b);
-  struct buffers_sample sample = {.arrivals = 10, .sheds = 90, .dt_s = 1, .depth = 64, .current = 64};
-  for (int i = 0; i < 60; i++)
-    buffers_update(&b, &buffers_stage, &sample, &d);
-  assert_true(d.value == 768);
+  static const double rows[][3] = {{2, 5, 64}, {2, 40, 96}, {2, 100, 256}, {10, 100, 1024}, {0.5, 100, 64}};
+  for (int k = 0; k < 5; k++) {
+    struct buffers_settings settings = buffers_waiting(rows[k][0]);
+    struct buffers b;
+    struct decision d;
+    buffers_init(&b);
+    double capacity = 1024;
+    for (int i = 0; i < 60; i++)
+      capacity = tick(&b, &settings, rows[k][1], 0, capacity, &d);
+    assert_true(capacity == rows[k][2]);
+  }
 }
 
 int main(void) {
@@ -91,7 +95,7 @@ int main(void) {
       cmocka_unit_test(capacity_is_rate_times_seconds_times_safety_rounded_up),
       cmocka_unit_test(capacity_never_falls_below_what_is_in_use),
       cmocka_unit_test(stationary_bursty_traffic_settles),
-      cmocka_unit_test(requests_turned_away_count_as_demand),
+      cmocka_unit_test(where_requests_wait_as_many_fit_as_are_served_in_time),
   };
   return cmocka_run_group_tests_name("buffers", tests, NULL, NULL);
 }

@@ -401,6 +401,24 @@ static void a_provider_that_is_not_local_has_no_instances_to_set(void **state) {
   close_set(&s);
 }
 
+/* Sized by what arrives the ring would hold hundreds, and all of them would wait for too long. */
+static void an_overload_does_not_make_the_queue_longer(void **state) {
+  (void)state;
+  static struct stage_set s;
+  open_set(&s, false);
+  assert_int_equal(put_freely(&s, "concurrency_limit.p0", 1), 200);
+  assert_int_equal(put_freely(&s, "concurrency_limit.p1", 1), 200);
+  rig_set(&s.rig, TUNABLE_buffer_inference, 256);
+  for (unsigned n = 0; n < 600 * 50; n++) { /* fifty a second, of which two providers answer twenty */
+    rig_ask(&s.rig, n % 1024, (struct ask){.no_coalesce = true});
+    if (n % 50 == 49) tick(&s, 1);
+  }
+  assert_in_range(value(&s, TUNABLE_buffer_inference), 8, 64);
+  assert_in_range(pipeline_depth(s.rig.pipeline, STAGE_INFERENCE), 32, 64);
+  tick(&s, 10);
+  close_set(&s);
+}
+
 static void an_experiment_on_instances_starts_and_stops_them(void **state) {
   (void)state;
   static struct stage_set s;
@@ -437,6 +455,7 @@ int main(void) {
       cmocka_unit_test(rewards_find_their_answer_and_nothing_else),
       cmocka_unit_test(instances_stay_within_their_provider_and_the_ceiling),
       cmocka_unit_test(a_provider_that_is_not_local_has_no_instances_to_set),
+      cmocka_unit_test(an_overload_does_not_make_the_queue_longer),
       cmocka_unit_test(an_experiment_on_instances_starts_and_stops_them),
       cmocka_unit_test(a_stop_writes_what_was_counted_since_the_last_tick),
   };
