@@ -13,6 +13,8 @@ import urllib.error
 import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+# Debian's nginx, installed or unpacked by scripts/install; None: neither.
+NGINX = shutil.which("nginx", path=os.pathsep.join([os.environ["PATH"], "/usr/sbin", str(ROOT / "build/peers/usr/sbin")]))
 PROGRAM = os.environ.get("SELF_IMPROVE", str(ROOT / "build/release/self-improve"))
 STRIPPED = ("OPENAI_API_KEY", "OPENAI_BASE_URL", "ANTHROPIC_API_KEY", "LLAMA_CPP_URL", "VLLM_URL", "API_KEY", "PROVIDER",
             "MODEL", "RUST_LOG", "RUST_LOG_FORMAT")

@@ -13,9 +13,8 @@ import tempfile
 import unittest
 from urllib.parse import urlparse
 
-from harness import ROOT, Daemon, wait_for
+from harness import NGINX, ROOT, Daemon, wait_for
 
-NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
 CONFIG = """daemon off; worker_processes 1; pid {dir}/pid; error_log {dir}/error.log;
 events {{ worker_connections 256; }}
 http {{
