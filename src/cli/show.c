@@ -99,6 +99,23 @@ int cli_status(int argc, char **argv) {
   return finish(json);
 }
 
+static void print_evidence(const cJSON *evidence) {
+  const cJSON *item;
+  const char *between = "    evidence  ";
+  cJSON_ArrayForEach(item, evidence) {
+    char number[TABLE_NUMBER];
+    char *text = cJSON_IsNumber(item) || cJSON_IsString(item) ? NULL : cJSON_PrintUnformatted(item);
+    printf("%s%s %s", between, item->string,
+           cJSON_IsNumber(item)   ? table_number(item->valuedouble, number)
+           : cJSON_IsString(item) ? item->valuestring
+           : text                 ? text
+                                  : "");
+    free(text);
+    between = ", ";
+  }
+  putchar('\n');
+}
+
 /* One entry in words: what, by whom, why, what came of it. */
 static void print_entry(const cJSON *row) {
   char when[TABLE_TIME], before[TABLE_NUMBER], after[TABLE_NUMBER];
@@ -115,11 +132,7 @@ static void print_entry(const cJSON *row) {
   else
     printf("  %s  noted", when);
   printf(" by %s: %s\n", actor ? actor : "?", reason ? reason : "");
-  if (cJSON_IsObject(evidence)) {
-    char *text = cJSON_PrintUnformatted(evidence);
-    printf("    evidence  %s\n", text ? text : "");
-    free(text);
-  }
+  if (cJSON_IsObject(evidence) && evidence->child) print_evidence(evidence);
   if (!cJSON_IsObject(judgement)) return;
   const char *outcome = cJSON_GetStringValue(cJSON_GetObjectItem(judgement, "outcome"));
   const char *words = cJSON_GetStringValue(cJSON_GetObjectItem(judgement, "words"));
