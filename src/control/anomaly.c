@@ -33,7 +33,7 @@ static const double most_sum = 2.5, critical_sum = 1.5; /* in thresholds */
 struct observation {
   double sample, noise; /* transformed */
   double single;        /* residual of the single-tick rule */
-  double value;         /* in the metric's unit */
+  double value;         /* of this tick, in the metric's unit */
 };
 
 /* (e^{2 k b} - 2 k b - 1) / (2 k^2) = run length of one side, b = h + 1.166. */
@@ -152,9 +152,8 @@ static double change(const struct anomaly *a, const struct anomaly_settings *s) 
   return fabs(now - then) / fmax(fabs(then), fmax(s->floor, least_base));
 }
 
-static void note(struct anomaly *a, const struct anomaly_settings *s, const struct observation *o,
-                 double score) {
-  a->value = o->value;
+static void note(struct anomaly *a, const struct anomaly_settings *s, double value, double score) {
+  a->value = value;
   a->expected = inverse(s, a->reference.centre);
   a->score = score;
 }
@@ -167,12 +166,12 @@ static enum anomaly_event close_incident(struct anomaly *a, bool accepted) {
   return ANOMALY_CLOSED;
 }
 
-static enum anomaly_event go_on(struct anomaly *a, const struct anomaly_settings *s,
-                                const struct observation *o, double score, bool spike) {
+static enum anomaly_event go_on(struct anomaly *a, const struct anomaly_settings *s, double score,
+                                bool spike) {
   a->age++;
   if (a->severity == ANOMALY_WARNING && score >= critical_sum && change(a, s) >= s->critical) {
     a->severity = ANOMALY_CRITICAL;
-    note(a, s, o, score);
+    note(a, s, inverse(s, a->recent), score);
     return ANOMALY_WORSENED;
   }
   bool calm = !spike && fabs(a->drift) < calm_drift * a->reference.spread;
@@ -189,13 +188,17 @@ static enum anomaly_event judge(struct anomaly *a, const struct anomaly_settings
                                 const struct observation *o, bool spike) {
   double score = fmax(a->up, a->down) / threshold(a);
   if (spike) score = fmax(score, fabs(o->single) / single_limit(a));
-  if (a->severity != ANOMALY_NONE) return go_on(a, s, o, score, spike);
+  if (a->severity != ANOMALY_NONE) return go_on(a, s, score, spike);
   if (score <= 1) return ANOMALY_QUIET;
+  if (!spike && change(a, s) < s->least) {
+    a->up = a->down = 0; /* or the reference would stay frozen */
+    return ANOMALY_QUIET;
+  }
   a->severity = ANOMALY_WARNING;
   a->spike = spike;
   a->accepted = false;
   a->calm = a->age = 0;
-  note(a, s, o, score);
+  note(a, s, spike ? o->value : inverse(s, o->sample), score);
   return ANOMALY_OPENED;
 }
 

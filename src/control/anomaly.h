@@ -30,7 +30,8 @@ struct anomaly_settings {
   enum anomaly_direction direction;
   double floor;    /* smallest deviation that is believed to be noise: in the metric's unit (PLAIN), relative
                       (LOG: 0.05 is 5 %); COUNT and RATE know their own and take 0 */
-  double critical; /* change that makes an incident critical: relative to the reference, for RATE absolute */
+  double least;    /* change too small to matter, though it is certain: relative, for RATE absolute */
+  double critical; /* change that makes an incident critical: likewise */
   uint32_t close_after;  /* calm samples that close an incident */
   uint32_t accept_after; /* samples after which a lasting change is taken as the new normal */
 };

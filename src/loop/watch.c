@@ -1,34 +1,45 @@
 /* Anomaly detection: a few detectors for each provider and for the whole daemon. What they find is an
- * incident: one row that opens, may worsen, and closes. */
+ * incident: one row that opens, may worsen, and closes. Latencies are pooled until there are POOLED of them:
+ * one slow answer in a quiet second is no incident. */
 
 #include "loop/internal.h"
 
 #include "control/anomaly.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 
+enum { POOLED = 5 };
 enum metric { METRIC_ERRORS, METRIC_THROTTLED, METRIC_TTFT, METRIC_TPOT, PROVIDER_METRICS };
 enum whole { WHOLE_TARGET, WHOLE_LOST, WHOLE_METRICS };
 
 static const struct anomaly_settings provider_settings[PROVIDER_METRICS] = {
-    [METRIC_ERRORS] = {"error rate", "", ANOMALY_RATE, ANOMALY_RISE, 0, 0.2, 30, 3600},
-    [METRIC_THROTTLED] = {"share of 429", "", ANOMALY_RATE, ANOMALY_RISE, 0, 0.5, 30, 3600},
-    [METRIC_TTFT] = {"time to first token", "ms", ANOMALY_LOG, ANOMALY_RISE, 0.1, 2.0, 30, 3600},
-    [METRIC_TPOT] = {"time per token", "ms", ANOMALY_LOG, ANOMALY_RISE, 0.1, 1.0, 30, 3600},
+    [METRIC_ERRORS] = {"error rate", "", ANOMALY_RATE, ANOMALY_RISE, 0, 0.02, 0.2, 30, 3600},
+    [METRIC_THROTTLED] = {"share of 429", "", ANOMALY_RATE, ANOMALY_RISE, 0, 0.05, 0.5, 30, 3600},
+    [METRIC_TTFT] = {"time to first token", "ms", ANOMALY_LOG, ANOMALY_RISE, 0.1, 0.5, 2.0, 30, 3600},
+    [METRIC_TPOT] = {"time per token", "ms", ANOMALY_LOG, ANOMALY_RISE, 0.1, 0.25, 1.0, 30, 3600},
 };
 static const struct anomaly_settings whole_settings[WHOLE_METRICS] = {
-    [WHOLE_TARGET] = {"in-target share", "", ANOMALY_RATE, ANOMALY_FALL, 0, 0.2, 30, 3600},
-    [WHOLE_LOST] = {"share without an answer", "", ANOMALY_RATE, ANOMALY_RISE, 0, 0.1, 30, 3600},
+    [WHOLE_TARGET] = {"in-target share", "", ANOMALY_RATE, ANOMALY_FALL, 0, 0.02, 0.2, 30, 3600},
+    [WHOLE_LOST] = {"share without an answer", "", ANOMALY_RATE, ANOMALY_RISE, 0, 0.02, 0.1, 30, 3600},
 };
 
 struct watcher {
   struct anomaly anomaly;
   int64_t id, opened_ms;
+  double logs; /* sum of the logarithms of `pooled` latencies */
+  uint64_t pooled;
+};
+
+/* An open breaker is no matter of statistics. */
+struct broken {
+  int64_t id, opened_ms; /* id 0: closed */
 };
 
 struct watchers {
   struct watcher provider[MAX_PROVIDERS][PROVIDER_METRICS];
+  struct broken broken[MAX_PROVIDERS];
   struct watcher whole[WHOLE_METRICS];
   int64_t next_id;
   unsigned open;
@@ -101,18 +112,68 @@ static void watch_rate(struct loop *loop, struct watcher *w, const struct anomal
   if (all > 0) heed(loop, w, s, provider, anomaly_rate_update(&w->anomaly, s, (double)part, (double)all));
 }
 
+static void watch_latency(struct loop *loop, struct watcher *w, const struct anomaly_settings *s,
+                          int provider, double median_ms, uint64_t count) {
+  if (!(median_ms > 0)) return;
+  w->logs += log(median_ms) * (double)count;
+  w->pooled += count;
+  if (w->pooled < POOLED) return;
+  double value = exp(w->logs / (double)w->pooled);
+  w->logs = 0;
+  w->pooled = 0;
+  heed(loop, w, s, provider, anomaly_update(&w->anomaly, s, value));
+}
+
+static void put_breaker(struct loop *loop, unsigned i, bool open) {
+  const struct broken *b = &loop->watchers->broken[i];
+  char message[REASON_SIZE];
+  if (open)
+    snprintf(
+        message, sizeof message,
+        "breaker opened after failures or time-outs in a row: one probe at a time looks whether it is back");
+  else
+    snprintf(message, sizeof message, "breaker open for %.0f s",
+             (double)(loop->wall_ms - b->opened_ms) / 1000);
+  struct anomaly_row row = {.id = b->id,
+                            .opened_ms = b->opened_ms,
+                            .closed_ms = open ? 0 : loop->wall_ms,
+                            .metric = "breaker",
+                            .provider = loop->plane->provider_names[i],
+                            .severity = "warning",
+                            .value = 1,
+                            .expected = 0,
+                            .score = 1,
+                            .message = message};
+  loop->sink->anomaly(loop->sink->ctx, &row);
+}
+
+static void watch_breaker(struct loop *loop, unsigned i) {
+  struct watchers *all = loop->watchers;
+  struct broken *b = &all->broken[i];
+  bool open = loop->frame.provider[i].breaker != 0;
+  if (open == (b->id != 0)) return;
+  if (open) *b = (struct broken){all->next_id++, loop->wall_ms};
+  put_breaker(loop, i, open);
+  if (open) {
+    all->open++;
+  } else {
+    all->open--;
+    b->id = 0;
+  }
+}
+
 static void watch_provider(struct loop *loop, unsigned i) {
   const struct frame_provider *f = &loop->frame.provider[i];
   struct watcher *w = loop->watchers->provider[i];
   uint64_t ended = f->successes + f->failures + f->timeouts + f->throttled;
+  watch_breaker(loop, i);
   watch_rate(loop, &w[METRIC_ERRORS], &provider_settings[METRIC_ERRORS], (int)i, f->failures + f->timeouts,
              ended);
   watch_rate(loop, &w[METRIC_THROTTLED], &provider_settings[METRIC_THROTTLED], (int)i, f->throttled, ended);
-  const double latency[PROVIDER_METRICS] = {[METRIC_TTFT] = f->ttft_p50_ms, [METRIC_TPOT] = f->tpot_p50_ms};
-  for (int m = METRIC_TTFT; m <= METRIC_TPOT; m++)
-    if (!isnan(latency[m]))
-      heed(loop, &w[m], &provider_settings[m], (int)i,
-           anomaly_update(&w[m].anomaly, &provider_settings[m], latency[m]));
+  watch_latency(loop, &w[METRIC_TTFT], &provider_settings[METRIC_TTFT], (int)i, f->ttft_p50_ms,
+                f->ttft_count);
+  watch_latency(loop, &w[METRIC_TPOT], &provider_settings[METRIC_TPOT], (int)i, f->tpot_p50_ms,
+                f->tpot_count);
 }
 
 void watchers_run(struct loop *loop) {

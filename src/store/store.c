@@ -41,10 +41,20 @@ static int write_names(sqlite3 *db, const char *table, const char *const *names,
   return rc;
 }
 
-static int write_configuration(sqlite3 *db, const struct store_options *o) {
+/* What was under way when the daemon stopped is over, as far as anybody can know. */
+static int close_incidents(sqlite3 *db) {
+  return sqlite3_exec(db,
+                      "UPDATE anomalies SET message = message || '; still open when the daemon stopped', "
+                      "closed_ms = max(opened_ms, coalesce((SELECT max(wall_ms) FROM frames), 0)) "
+                      "WHERE coalesce(closed_ms, 0) = 0",
+                      NULL, NULL, NULL);
+}
+
+static int begin_run(sqlite3 *db, const struct store_options *o) {
   int rc = sqlite3_exec(db, "BEGIN IMMEDIATE", NULL, NULL, NULL);
   if (rc == SQLITE_OK) rc = write_names(db, "providers", o->provider_names, o->provider_count);
   if (rc == SQLITE_OK) rc = write_names(db, "routes", o->route_names, o->route_count);
+  if (rc == SQLITE_OK) rc = close_incidents(db);
   if (rc == SQLITE_OK) rc = sqlite3_exec(db, "COMMIT", NULL, NULL, NULL);
   return rc;
 }
@@ -53,7 +63,7 @@ static struct writer *open_writer(struct store *s, char *error, size_t error_siz
   sqlite3 *db = file_open(s->path, error, error_size);
   if (!db) return NULL;
   struct writer *w = NULL;
-  if (write_configuration(db, &s->options) == SQLITE_OK) w = writer_create(db, &s->options);
+  if (begin_run(db, &s->options) == SQLITE_OK) w = writer_create(db, &s->options);
   if (w) return w;
   snprintf(error, error_size, "%s cannot be written: %s", s->path, sqlite3_errmsg(db));
   sqlite3_close(db);

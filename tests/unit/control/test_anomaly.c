@@ -380,6 +380,41 @@ static void message_names_value_and_expectation(void **state) {
   assert_non_null(strstr(text, "errors of local rose: 50 %, usually 0 %"));
 }
 
+/* A share that rises a little at each block: the tick that fills the block may be a good one. */
+static void message_of_a_slow_rise_names_the_block_and_not_its_last_tick(void **state) {
+  (void)state;
+  struct anomaly a;
+  char text[160];
+  anomaly_init(&a);
+  for (int i = 0; i < 4 * 200; i++)
+    anomaly_rate_update(&a, &errors, 0, 5);
+  enum anomaly_event event = ANOMALY_QUIET;
+  for (int i = 0; i < 400 && event != ANOMALY_OPENED; i++)
+    event = anomaly_rate_update(&a, &errors, i % 4 == 0, 5);
+  assert_int_equal(event, ANOMALY_OPENED);
+  assert_false(a.spike);
+  anomaly_message(&a, &errors, text, sizeof text);
+  assert_non_null(strstr(text, "errors of local rose: 5 %, usually 0"));
+}
+
+static void change_too_small_to_matter_is_learned_in_silence(void **state) {
+  (void)state;
+  struct anomaly_settings s = latency;
+  s.least = 0.5;
+  struct rng rng;
+  struct anomaly a;
+  rng_seed(&rng, 1, 15);
+  anomaly_init(&a);
+  for (int i = 0; i < 20000; i++)
+    assert_int_equal(anomaly_update(&a, &s, (i < 2000 ? 100 : 130) * exp(0.05 * rng_normal(&rng))),
+                     ANOMALY_QUIET);
+  assert_true(fabs(exp(a.reference.centre) - 130) < 5);
+  int late = 0;
+  while (late < 100 && anomaly_update(&a, &s, 260) != ANOMALY_OPENED)
+    late++;
+  assert_true(late < 20);
+}
+
 static void update_takes_microseconds_at_most(void **state) {
   (void)state;
   enum { UPDATES = 200000 };
@@ -420,6 +455,8 @@ int main(void) {
       cmocka_unit_test(relearning_closes_and_accepts_the_new_level_in_silence),
       cmocka_unit_test(metric_that_swings_by_itself_alarms_ever_less),
       cmocka_unit_test(message_names_value_and_expectation),
+      cmocka_unit_test(message_of_a_slow_rise_names_the_block_and_not_its_last_tick),
+      cmocka_unit_test(change_too_small_to_matter_is_learned_in_silence),
       cmocka_unit_test(update_takes_microseconds_at_most),
   };
   return cmocka_run_group_tests_name("anomaly", tests, NULL, NULL);

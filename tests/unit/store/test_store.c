@@ -32,6 +32,23 @@ static void what_was_put_comes_back_after_a_restart(void **state) {
   store_state_free(&s);
 }
 
+static void an_incident_that_was_open_is_over_after_a_restart(void **state) {
+  struct fixture *f = *state;
+  fixture_fill(f);
+  struct anomaly_row open = {
+      .id = 2, .opened_ms = 1000, .metric = "breaker", .severity = "warning", .message = "breaker opened"};
+  assert_int_equal(f->sink.anomaly(f->sink.ctx, &open), 0);
+  fixture_close(f);
+  fixture_open(f);
+  assert_int_equal(fixture_number(f->path, "SELECT count(*) FROM anomalies WHERE coalesce(closed_ms, 0) = 0"),
+                   0);
+  assert_int_equal(fixture_number(f->path, "SELECT closed_ms > opened_ms FROM anomalies WHERE id = 2"), 1);
+  assert_int_equal(
+      fixture_number(
+          f->path, "SELECT count(*) FROM anomalies WHERE message LIKE '%still open when the daemon stopped'"),
+      1);
+}
+
 static void an_empty_store_loads_as_nothing(void **state) {
   struct fixture *f = *state;
   struct store_state s;
@@ -296,6 +313,7 @@ int main(void) {
 #define T(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
   const struct CMUnitTest tests[] = {
       T(what_was_put_comes_back_after_a_restart),
+      T(an_incident_that_was_open_is_over_after_a_restart),
       T(an_empty_store_loads_as_nothing),
       T(open_trials_are_the_changes_that_nobody_judged),
       T(the_head_is_the_last_snapshot_in_force_even_when_it_was_known),
