@@ -20,6 +20,7 @@ static cJSON *save_quality(const struct quality *q) {
   cJSON_AddNumberToObject(o, "n", q->slow_n);
   cJSON_AddNumberToObject(o, "mean", q->slow);
   cJSON_AddNumberToObject(o, "variance", q->variance);
+  cJSON_AddNumberToObject(o, "third", q->third);
   return o;
 }
 
@@ -83,6 +84,8 @@ static bool load_quality(struct quality *q, const cJSON *o) {
   q->slow = q->fast = mean;
   q->variance = variance;
   q->variance_n += n;
+  const cJSON *third = cJSON_GetObjectItemCaseSensitive(o, "third");
+  if (cJSON_IsNumber(third) && fabs(third->valuedouble) <= 1.0) q->third = third->valuedouble;
   return true;
 }
 
