@@ -246,12 +246,21 @@ static bool must_close(struct anomaly *a) {
   return close;
 }
 
-enum anomaly_event anomaly_update(struct anomaly *a, const struct anomaly_settings *s, double value) {
+static enum anomaly_event update(struct anomaly *a, const struct anomaly_settings *s, double value,
+                                 bool thin) {
   if (must_close(a)) return ANOMALY_CLOSED;
   struct observation o = {.sample = transform(s, value), .noise = 1, .value = value};
   if (isnan(o.sample)) return ANOMALY_QUIET;
-  if (reference_ready(&a->reference)) o.single = reference_residual(&a->reference, o.sample, 1);
+  if (reference_ready(&a->reference) && !thin) o.single = reference_residual(&a->reference, o.sample, 1);
   return observe(a, s, &o, true);
+}
+
+enum anomaly_event anomaly_update(struct anomaly *a, const struct anomaly_settings *s, double value) {
+  return update(a, s, value, false);
+}
+
+enum anomaly_event anomaly_thin_update(struct anomaly *a, const struct anomaly_settings *s, double value) {
+  return update(a, s, value, true);
 }
 
 static double divergence(double p, double q) {

@@ -60,6 +60,10 @@ void anomaly_init(struct anomaly *a);
 /* One tick. NaN holds everything. Under a microsecond but for the end of the warm-up. */
 enum anomaly_event anomaly_update(struct anomaly *a, const struct anomaly_settings *s, double value);
 
+/* The same for a tick of few samples, whose value is chance for a good part: the single-tick rule is silent.
+ */
+enum anomaly_event anomaly_thin_update(struct anomaly *a, const struct anomaly_settings *s, double value);
+
 /* As anomaly_update for ANOMALY_RATE: counts of this tick (differences); no trials: holds. */
 enum anomaly_event anomaly_rate_update(struct anomaly *a, const struct anomaly_settings *s, double successes,
                                        double trials);

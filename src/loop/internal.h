@@ -176,8 +176,9 @@ struct watchers *watchers_create(const struct loop *loop);
 void watchers_destroy(struct watchers *w);
 void watchers_number_from(struct watchers *w, int64_t id);
 void watchers_run(struct loop *loop);
-unsigned watchers_open(const struct watchers *w);         /* incidents that are open */
-unsigned watchers_at_providers(const struct watchers *w); /* of them, those at one provider */
+unsigned watchers_open(const struct watchers *w); /* incidents that are open */
+/* Whether an incident at the provider has opened since then and is still open. */
+bool watchers_at(const struct loop *loop, unsigned provider, int64_t since_ms);
 
 /* ---- trials.c ---- */
 uint32_t groups_taken(const struct loop *loop); /* by open trials and experiments */

@@ -126,7 +126,10 @@ static bool is_explained(struct loop *loop, int64_t onset_ns) {
   utility_of(loop, onset_ns - long_ns, onset_ns - 1, &before);
   utility_of(loop, onset_ns, now_ns, &after);
   bool rush = after / (double)(now_ns - onset_ns + JUDGE_BLOCK_NS) > RUSH * before / (double)long_ns;
-  return rush || watchers_at_providers(loop->watchers) > 0;
+  int64_t since_ms = loop->wall_ms - (loop->now_ns - onset_ns + CALM_NS) / NS_PER_MS;
+  for (unsigned i = 0; i < loop->plane->provider_count && !rush; i++)
+    if (watchers_at(loop, i, since_ms)) return true;
+  return rush;
 }
 
 /* The value that moved furthest from where it was good. */

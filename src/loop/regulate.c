@@ -230,10 +230,9 @@ static void run_waits(struct loop *loop) {
 static void run_breaker_tuner(struct loop *loop) {
   struct regulators *r = loop->regulators;
   struct breaker_tuner background[MAX_PROVIDERS];
-  bool calm = watchers_open(loop->watchers) == 0;
   for (unsigned i = 0; i < loop->plane->provider_count; i++) {
     const struct frame_provider *f = &loop->frame.provider[i];
-    if (calm && f->breaker == 0)
+    if (f->breaker == 0 && !watchers_at(loop, i, INT64_MIN))
       breaker_tuner_observe(&r->provider[i].background, (double)f->attempts,
                             (double)(f->failures + f->timeouts), loop->frame.dt_s);
     background[i] = r->provider[i].background;

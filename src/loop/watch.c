@@ -1,6 +1,5 @@
 /* Anomaly detection: a few detectors for each provider and for the whole daemon. What they find is an
- * incident: one row that opens, may worsen, and closes. Latencies are pooled until there are POOLED of them:
- * one slow answer in a quiet second is no incident. */
+ * incident: one row that opens, may worsen, and closes. One slow answer in a quiet second is none. */
 
 #include "loop/internal.h"
 
@@ -10,7 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { POOLED = 5 };
+enum { MANY = 5 }; /* latencies in a tick */
 enum metric { METRIC_ERRORS, METRIC_THROTTLED, METRIC_TTFT, METRIC_TPOT, PROVIDER_METRICS };
 enum whole { WHOLE_TARGET, WHOLE_LOST, WHOLE_METRICS };
 
@@ -28,8 +27,6 @@ static const struct anomaly_settings whole_settings[WHOLE_METRICS] = {
 struct watcher {
   struct anomaly anomaly;
   int64_t id, opened_ms;
-  double logs; /* sum of the logarithms of `pooled` latencies */
-  uint64_t pooled;
 };
 
 /* An open breaker is no matter of statistics. */
@@ -69,11 +66,14 @@ unsigned watchers_open(const struct watchers *w) {
   return w->open;
 }
 
-unsigned watchers_at_providers(const struct watchers *w) {
-  unsigned whole = 0;
-  for (int m = 0; m < WHOLE_METRICS; m++)
-    whole += w->whole[m].anomaly.severity != ANOMALY_NONE;
-  return w->open - whole;
+bool watchers_at(const struct loop *loop, unsigned provider, int64_t since_ms) {
+  const struct watchers *all = loop->watchers;
+  if (all->broken[provider].id && all->broken[provider].opened_ms >= since_ms) return true;
+  for (int m = 0; m < PROVIDER_METRICS; m++) {
+    const struct watcher *w = &all->provider[provider][m];
+    if (w->anomaly.severity != ANOMALY_NONE && w->opened_ms >= since_ms) return true;
+  }
+  return false;
 }
 
 static void put(struct loop *loop, const struct watcher *w, const struct anomaly_settings *s, int provider,
@@ -114,14 +114,10 @@ static void watch_rate(struct loop *loop, struct watcher *w, const struct anomal
 
 static void watch_latency(struct loop *loop, struct watcher *w, const struct anomaly_settings *s,
                           int provider, double median_ms, uint64_t count) {
-  if (!(median_ms > 0)) return;
-  w->logs += log(median_ms) * (double)count;
-  w->pooled += count;
-  if (w->pooled < POOLED) return;
-  double value = exp(w->logs / (double)w->pooled);
-  w->logs = 0;
-  w->pooled = 0;
-  heed(loop, w, s, provider, anomaly_update(&w->anomaly, s, value));
+  if (!isnan(median_ms))
+    heed(loop, w, s, provider,
+         count >= MANY ? anomaly_update(&w->anomaly, s, median_ms)
+                       : anomaly_thin_update(&w->anomaly, s, median_ms));
 }
 
 static void put_breaker(struct loop *loop, unsigned i, bool open) {

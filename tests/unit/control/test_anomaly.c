@@ -415,6 +415,26 @@ static void change_too_small_to_matter_is_learned_in_silence(void **state) {
   assert_true(late < 20);
 }
 
+static void spike_of_few_samples_is_no_incident(void **state) {
+  (void)state;
+  struct anomaly a, thin;
+  struct rng rng;
+  rng_seed(&rng, 1, 16);
+  anomaly_init(&a);
+  anomaly_init(&thin);
+  for (int i = 0; i < 1000; i++) {
+    double value = 100 * exp(0.1 * rng_normal(&rng));
+    anomaly_update(&a, &latency, value);
+    anomaly_thin_update(&thin, &latency, value);
+  }
+  assert_int_equal(anomaly_thin_update(&thin, &latency, 9000), ANOMALY_QUIET);
+  assert_int_equal(anomaly_update(&a, &latency, 9000), ANOMALY_OPENED);
+  int late = 0;
+  while (late < 100 && anomaly_thin_update(&thin, &latency, 200) != ANOMALY_OPENED)
+    late++;
+  assert_true(late < 20);
+}
+
 static void update_takes_microseconds_at_most(void **state) {
   (void)state;
   enum { UPDATES = 200000 };
@@ -457,6 +477,7 @@ int main(void) {
       cmocka_unit_test(message_names_value_and_expectation),
       cmocka_unit_test(message_of_a_slow_rise_names_the_block_and_not_its_last_tick),
       cmocka_unit_test(change_too_small_to_matter_is_learned_in_silence),
+      cmocka_unit_test(spike_of_few_samples_is_no_incident),
       cmocka_unit_test(update_takes_microseconds_at_most),
   };
   return cmocka_run_group_tests_name("anomaly", tests, NULL, NULL);
