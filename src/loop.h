@@ -93,7 +93,8 @@ struct command {
   double duration_s, alpha, min_effect;
   uint64_t request; /* reward */
   double value;
-  int provider; /* reward: -1 unknown */
+  int provider;  /* reward: -1 unknown */
+  bool rewarded; /* reward: the store has one already */
   int status;
   char *body;
   void (*done)(struct command *command); /* called by whoever runs the queue, after loop_command */

@@ -143,6 +143,8 @@ static int print_why(const cJSON *json, const char *name) {
   const cJSON *inner = cJSON_GetObjectItem(json, "tunable"), *row, *list = table_list(json);
   puts(name);
   if (cJSON_IsObject(json)) table_members(inner ? inner : json);
+  if (cJSON_GetNumberValue(cJSON_GetObjectItem(inner, "experiment")) > 0)
+    puts("\nAn experiment tries another value of it now: self-improve experiments tells which.");
   if (cJSON_GetArraySize(list) == 0) {
     puts("\nNothing in the ledger: it is as it was set at the start.");
     return CLI_OK;
@@ -152,35 +154,55 @@ static int print_why(const cJSON *json, const char *name) {
   return CLI_OK;
 }
 
-/* A tunable with its history; any other subject from the ledger alone. */
-int cli_why(int argc, char **argv) {
-  struct client client;
+/* A tunable with its history; anything else from the ledger alone. NULL: told. */
+static cJSON *story(const struct client *client, const char *subject, bool *offline) {
   char name[PATH_SIZE / 2], path[PATH_SIZE], *answer = NULL;
-  bool offline = false;
-  if (!client_parse(&client, argc, argv, 1, 1)) return cli_misused("why");
-  client_escape(client.names[0], name, sizeof name);
-  snprintf(path, sizeof path, "/api/v1/tunables/%s?limit=%lld", name, (long long)client.limit);
-  int status = client_call(&client, path, NULL, &answer);
+  client_escape(subject, name, sizeof name);
+  snprintf(path, sizeof path, "/api/v1/tunables/%s?limit=%lld", name, (long long)client->limit);
+  int status = client_call(client, path, NULL, &answer);
   cJSON *json = status == 200 ? cJSON_Parse(answer) : NULL;
   free(answer);
-  snprintf(path, sizeof path, "/api/v1/ledger?name=%s&limit=%lld", name, (long long)client.limit);
-  if (!json) json = client_ask(&client, path, QUERY_TUNABLE_HISTORY, client.names[0], &offline);
-  if (!json) return CLI_FAILED;
+  snprintf(path, sizeof path, "/api/v1/ledger?name=%s&limit=%lld", name, (long long)client->limit);
+  return json ? json : client_ask(client, path, QUERY_TUNABLE_HISTORY, subject, offline);
+}
+
+static bool tells_nothing(const cJSON *json) {
+  return !cJSON_GetObjectItem(json, "tunable") && cJSON_GetArraySize(table_list(json)) == 0;
+}
+
+static void tell_unknown(const struct client *client, bool offline) {
+  if (offline)
+    fprintf(stderr, "self-improve: no daemon answers at %s, and its database %s tells of no change of %s\n",
+            client->url, client->database, client->names[0]);
+  else
+    fprintf(stderr,
+            "self-improve: nothing is known of %s; GET %s/api/v1/tunables lists the tunables, "
+            "history --changes what else has a story\n",
+            client->names[0], client->url);
+}
+
+/* Of experiments and routes the ledger speaks as "experiment:NAME" and "route:NAME"; NAME will do. */
+int cli_why(int argc, char **argv) {
+  static const char *const kinds[] = {"", "experiment:", "route:"};
+  struct client client;
+  char subject[PATH_SIZE / 2];
+  bool offline = false;
+  cJSON *json = NULL;
+  if (!client_parse(&client, argc, argv, 1, 1)) return cli_misused("why");
+  for (size_t i = 0; i < COUNT(kinds) && (!json || tells_nothing(json)); i++) {
+    cJSON_Delete(json);
+    snprintf(subject, sizeof subject, "%s%s", kinds[i], client.names[0]);
+    json = story(&client, subject, &offline);
+    if (!json) return CLI_FAILED;
+  }
   if (printed(&client, json)) return finish(json);
-  if (status != 200 && cJSON_GetArraySize(table_list(json)) == 0) {
-    if (offline)
-      fprintf(stderr, "self-improve: no daemon answers at %s, and its database %s tells of no change of %s\n",
-              client.url, client.database, client.names[0]);
-    else
-      fprintf(stderr,
-              "self-improve: nothing is known of %s; GET %s/api/v1/tunables lists the tunables, "
-              "history --changes what else has a story\n",
-              client.names[0], client.url);
+  if (tells_nothing(json)) {
+    tell_unknown(&client, offline);
     cJSON_Delete(json);
     return CLI_FAILED;
   }
   note_offline(&client, offline);
-  print_why(json, client.names[0]);
+  print_why(json, subject);
   return finish(json);
 }
 

@@ -26,10 +26,10 @@ static int by_name(const void *a, const void *b) {
   return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-static char *line_of(const struct tunables *t, struct tunable_key key, const char (*providers)[NAME_SIZE]) {
+static char *line_of(double value, struct tunable_key key, const char (*providers)[NAME_SIZE]) {
   char name[2 * NAME_SIZE], number[40], line[LINE_SIZE];
   tunable_name(key, providers, name, sizeof name);
-  snapshot_number(tunable_of(t, key.id, key.provider), number, sizeof number);
+  snapshot_number(value, number, sizeof number);
   /* '\1' for '=' while sorting: it is below every letter of a name, so that "a" comes before "a_b" and "a.b"
    */
   snprintf(line, sizeof line, "%s\1%s\n", name, number);
@@ -50,15 +50,16 @@ static char *join(char **lines, size_t count) {
   return text;
 }
 
-char *snapshot_text(const struct tunables *t, const char (*providers)[NAME_SIZE], unsigned count) {
+char *snapshot_text(const double values[TUNABLES][MAX_PROVIDERS], const char (*providers)[NAME_SIZE],
+                    unsigned count) {
   char **lines = calloc(LINES_MAX, sizeof *lines), *text = NULL;
   if (!lines) return NULL;
   size_t n = 0;
   bool whole = true;
   for (uint16_t id = 0; id < TUNABLES; id++) {
-    unsigned values = tunable_infos[id].scope == TUNABLE_PROVIDER ? count : 1;
-    for (uint16_t p = 0; p < values && whole; p++) {
-      char *line = line_of(t, (struct tunable_key){id, p}, providers);
+    unsigned places = tunable_infos[id].scope == TUNABLE_PROVIDER ? count : 1;
+    for (uint16_t p = 0; p < places && whole; p++) {
+      char *line = line_of(values[id][p], (struct tunable_key){id, p}, providers);
       if (line)
         lines[n++] = line;
       else

@@ -10,7 +10,7 @@
 
 #include <stddef.h>
 
-char *snapshot_text(const struct tunables *t, const char (*providers)[NAME_SIZE],
+char *snapshot_text(const double values[TUNABLES][MAX_PROVIDERS], const char (*providers)[NAME_SIZE],
                     unsigned count); /* malloc'ed or NULL */
 
 /* The number alone, in the same form. Returns its length. */

@@ -11,6 +11,7 @@
 
 #define QUIET_MS 60000
 #define LONGEST_EPISODE_MS 600000
+#define EPISODE_MS 5000 /* an open episode is written so often, should the daemon be killed */
 
 void name_of(const struct loop *loop, struct tunable_key key, char *out, size_t size) {
   tunable_name(key, loop->plane->provider_names, out, size);
@@ -42,12 +43,18 @@ void frame_evidence(const struct loop *loop, int provider, char *out, size_t siz
   snprintf(out + n, size - (size_t)n, "}");
 }
 
+double within_provider(const struct loop *loop, struct tunable_key key, double value) {
+  const struct provider_spec *spec = &loop->plane->providers[key.provider].spec;
+  if (key.id != TUNABLE_instances || !spec->local || isnan(value)) return value;
+  return fmin(fmax(value, spec->min_instances), spec->max_instances);
+}
+
 void put_value(struct loop *loop, struct tunable_key key) {
   struct actuator *a = actuator_of(loop, key);
   char name[2 * NAME_SIZE];
   name_of(loop, key, name, sizeof name);
   struct value_row row = {.name = name,
-                          .value = value_now(loop, key),
+                          .value = value_settled(loop, key),
                           .file_value = a->file_value,
                           .hold_until_ms = a->hold_until_ms,
                           .author = a->author};
@@ -56,8 +63,10 @@ void put_value(struct loop *loop, struct tunable_key key) {
 
 void take_snapshot(struct loop *loop, const char *author, const char *message) {
   char id[SNAPSHOT_ID_SIZE];
-  char *text =
-      snapshot_text(&loop->plane->tunables, loop->plane->provider_names, loop->plane->provider_count);
+  double values[TUNABLES][MAX_PROVIDERS];
+  for (struct tunable_key key = {0, 0}; key.id < TUNABLES; key = key_after(loop, key))
+    values[key.id][key.provider] = value_settled(loop, key);
+  char *text = snapshot_text(values, loop->plane->provider_names, loop->plane->provider_count);
   if (!text || snapshot_id(text, id) < 0 || strcmp(id, loop->head) == 0) {
     free(text);
     return;
@@ -139,6 +148,7 @@ void note(struct loop *loop, const char *name, const char *actor, const char *re
 
 static void put_episode(struct loop *loop, struct tunable_key key, const char *snapshot_after) {
   struct episode *e = &actuator_of(loop, key)->episode;
+  e->put_ms = loop->wall_ms;
   char name[2 * NAME_SIZE], actor[NAME_SIZE];
   name_of(loop, key, name, sizeof name);
   snprintf(actor, sizeof actor, "controller:%s", tunable_owner_name(tunable_infos[key.id].owner));
@@ -232,6 +242,7 @@ double regulate(struct loop *loop, struct tunable_key key, double wanted, const 
     e->count++;
     e->last_ms = loop->wall_ms;
     snprintf(e->reason, sizeof e->reason, "%s", reason);
+    if (llabs(loop->wall_ms - e->put_ms) >= EPISODE_MS) put_episode(loop, key, NULL);
   }
   return loop->config.observe ? from : to;
 }

@@ -17,6 +17,15 @@ static int find(struct loop *loop, struct command *c, const char *name, struct t
   return -1;
 }
 
+static int check_lease(struct loop *loop, struct command *c, struct tunable_key key, const char *name) {
+  int64_t experiment = actuator_of(loop, key)->experiment;
+  if (!experiment) return 0;
+  command_error(c, 409, "conflict",
+                "%s is leased by an experiment. Stop it first: POST /api/v1/experiments/%lld/stop.", name,
+                (long long)experiment);
+  return -1;
+}
+
 static int check_change(struct loop *loop, struct command *c, unsigned i, struct wanted *w) {
   double value = c->changes[i].value;
   if (find(loop, c, c->changes[i].name, &w->key) < 0) return -1;
@@ -29,12 +38,7 @@ static int check_change(struct loop *loop, struct command *c, unsigned i, struct
                   info->unit);
     return -1;
   }
-  if (actuator_of(loop, w->key)->experiment) {
-    command_error(c, 409, "conflict",
-                  "%s is leased by an experiment. Stop it first: POST /api/v1/experiments/%lld/stop.",
-                  c->changes[i].name, (long long)actuator_of(loop, w->key)->experiment);
-    return -1;
-  }
+  if (check_lease(loop, c, w->key, c->changes[i].name) < 0) return -1;
   if (!c->unguarded && (groups_taken(loop) >> info->group & 1)) {
     command_error(c, 409, "conflict",
                   "Effect group '%s' has a trial already, and two would blur each other. Wait for its end, "
@@ -138,6 +142,8 @@ static char *changes_json(struct loop *loop, const struct wanted *wanted, unsign
 static void make_changes(struct loop *loop, struct command *c, struct wanted *wanted, unsigned count) {
   int64_t ids[TUNABLES * MAX_PROVIDERS > 2048 ? 2048 : TUNABLES * MAX_PROVIDERS];
   const char *actor = c->actor ? c->actor : "http", *reason = c->reason ? c->reason : "asked for";
+  for (unsigned i = 0; i < count && c->unguarded; i++)
+    trials_end_on(loop, wanted[i].key, "superseded", "set anew, without a guard");
   struct trial *trial = c->unguarded ? NULL : trial_open(loop, actor, true);
   for (unsigned i = 0; i < count; i++) {
     ids[i] = apply_change(loop, wanted[i].key, wanted[i].to, actor, reason, NULL,
@@ -158,7 +164,7 @@ static void make_changes(struct loop *loop, struct command *c, struct wanted *wa
     apply_change(loop, wanted[i].key, wanted[i].from, "rollback", "could not be made durable", NULL, 0);
     regulators_moved(loop, wanted[i].key);
   }
-  if (trial) loop->trial_count--;
+  if (trial) trials_end_on(loop, wanted[0].key, "superseded", "could not be made durable");
   command_error(c, 503, "storage",
                 "The database cannot be written, so the change was taken back. See /health.");
 }
@@ -170,7 +176,7 @@ static void set(struct loop *loop, struct command *c) {
 
 static void release(struct loop *loop, struct command *c) {
   struct tunable_key key;
-  if (find(loop, c, c->name, &key) < 0) return;
+  if (find(loop, c, c->name, &key) < 0 || check_lease(loop, c, key, c->name) < 0) return;
   actuator_of(loop, key)->hold_until_ms = 0;
   put_value(loop, key);
   regulators_moved(loop, key);
@@ -191,7 +197,7 @@ static void roll_back(struct loop *loop, struct command *c) {
   } else {
     snapshot_parse(c->text, loop->plane->provider_names, loop->plane->provider_count, values, NULL, 0);
     for (struct tunable_key key = {0, 0}; key.id < TUNABLES && count < 2048; key = key_after(loop, key)) {
-      double to = values[key.id][key.provider];
+      double to = within_provider(loop, key, values[key.id][key.provider]);
       if (isnan(to) || to == value_now(loop, key) || actuator_of(loop, key)->experiment) continue;
       trials_end_on(loop, key, "superseded", "rolled back by hand");
       wanted[count++] = (struct wanted){.key = key, .from = value_now(loop, key), .to = to};
@@ -205,8 +211,8 @@ static void roll_back(struct loop *loop, struct command *c) {
   free(wanted);
 }
 
-static void create(struct loop *loop, struct command *c) {
-  if (experiments_create(loop, c) < 0) return;
+static void create(struct loop *loop, struct command *c, int64_t now_ns) {
+  if (experiments_create(loop, c, now_ns) < 0) return;
   if (loop->sink->commit(loop->sink->ctx) < 0)
     command_error(c, 503, "storage",
                   "The database cannot be written: the experiment may be lost at a restart. See /health.");
@@ -216,8 +222,12 @@ static void create(struct loop *loop, struct command *c) {
 
 static void stop(struct loop *loop, struct command *c) {
   if (experiments_stop(loop, c) < 0) return;
-  loop->sink->commit(loop->sink->ctx);
-  command_json(c, 200, NULL);
+  if (loop->sink->commit(loop->sink->ctx) < 0)
+    command_error(c, 503, "storage",
+                  "It is stopped, but the database cannot be written: after a restart it may run again. See "
+                  "/health.");
+  else
+    command_json(c, 200, NULL);
 }
 
 void loop_command(struct loop *loop, struct command *c, int64_t now_ns, int64_t wall_ms) {
@@ -247,7 +257,7 @@ void loop_command(struct loop *loop, struct command *c, int64_t now_ns, int64_t 
     command_json(c, 200, router_describe(loop->router, &settings));
     break;
   case COMMAND_EXPERIMENT_CREATE:
-    create(loop, c);
+    create(loop, c, now_ns);
     break;
   case COMMAND_EXPERIMENT_STOP:
     stop(loop, c);

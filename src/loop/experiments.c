@@ -9,9 +9,20 @@
 #include <string.h>
 
 #define SAVE_NS (10 * NS_PER_S)
+#define USUAL_SHARE 0.5
+#define PUBLISHED_NS (100 * NS_PER_MS) /* by then every shard splits its sessions */
 
 static const struct experiment_spec *spec_of(const struct loop *loop, unsigned i) {
   return experiment_spec(loop->experiments[i].experiment);
+}
+
+double value_settled(const struct loop *loop, struct tunable_key key) {
+  for (unsigned i = 0; i < loop->experiment_count; i++) {
+    const struct experiment_spec *spec = spec_of(loop, i);
+    if (loop->experiments[i].treating && spec->key.id == key.id && spec->key.provider == key.provider)
+      return spec->control;
+  }
+  return value_now(loop, key);
 }
 
 static void put(struct loop *loop, unsigned i, const char *status, const char *verdict) {
@@ -129,6 +140,8 @@ static int refuse_create(struct loop *loop, struct command *c, const struct tuna
                          struct tunable_key key) {
   if (!loop->config.evolve)
     command_error(c, 409, "conflict", "Experiments are switched off in this daemon.");
+  else if (loop->config.observe)
+    command_error(c, 409, "conflict", "The daemon only observes (--observe): nobody would be treated.");
   else if (tunable_clamp(key.id, c->treatment, NAN) != c->treatment)
     command_error(c, 400, "invalid_value", "treatment must be %s from %g to %g (%s).",
                   info->kind == TUNABLE_INTEGER ? "a whole number" : "a number", info->min, info->max,
@@ -139,7 +152,7 @@ static int refuse_create(struct loop *loop, struct command *c, const struct tuna
     command_error(c, 400, "invalid_value",
                   "treatment equals the present value %g: there is nothing to compare.", c->treatment);
   else if (!(c->share > 0 && c->share <= 0.5))
-    command_error(c, 400, "invalid_value", "share must be above 0 and at most 0.5.");
+    command_error(c, 400, "invalid_value", "share must be above 0 and at most 0.5; 0.5 when it is left out.");
   else if (groups_taken(loop) >> info->group & 1)
     command_error(c, 409, "conflict",
                   "Effect group '%s' has a trial or an experiment already. Wait for its end or stop it.",
@@ -159,8 +172,9 @@ static bool name_taken(const struct loop *loop, const char *name) {
   return false;
 }
 
-int experiments_create(struct loop *loop, struct command *c) {
+int experiments_create(struct loop *loop, struct command *c, int64_t now_ns) {
   struct tunable_key key;
+  if (c->share == 0) c->share = USUAL_SHARE;
   if (!c->name || !c->name[0] || strlen(c->name) >= NAME_SIZE || name_taken(loop, c->name)) {
     command_error(c, 400, "invalid_value", "name must be new, not empty and shorter than %d characters.",
                   NAME_SIZE);
@@ -183,7 +197,7 @@ int experiments_create(struct loop *loop, struct command *c) {
                                  .seed = loop->config.seed};
   snprintf(spec.name, sizeof spec.name, "%s", c->name);
   name_of(loop, key, spec.tunable, sizeof spec.tunable);
-  struct experiment *e = experiment_create(&spec, loop->now_ns);
+  struct experiment *e = experiment_create(&spec, now_ns + PUBLISHED_NS);
   if (!e) {
     command_error(c, 503, "overloaded", "There is not enough memory for an experiment. Try again.");
     return -1;
@@ -215,12 +229,36 @@ int experiments_stop(struct loop *loop, struct command *c) {
   return -1;
 }
 
+/* One that cannot go on: its row says so, or it would seem to run for ever. */
+static void end_unresumed(struct loop *loop, const struct experiment_row *row, const char *words) {
+  struct experiment_row ended = *row;
+  char name[NAME_SIZE + 16];
+  ended.status = "stopped";
+  ended.verdict = words;
+  ended.ended_ms = loop->wall_ms;
+  loop->sink->experiment(loop->sink->ctx, &ended);
+  snprintf(name, sizeof name, "experiment:%.64s", row->name);
+  note(loop, name, name, words, row->control, row->treatment, NULL);
+}
+
+/* Why it cannot go on; NULL: it can. */
+static const char *unresumable(const struct loop *loop, const struct experiment_row *row,
+                               struct experiment_spec *spec) {
+  if (!row->spec || experiment_spec_parse(row->spec, spec) < 0) return "stopped: it cannot be read back";
+  if (tunable_find(spec->tunable, loop->plane->provider_names, loop->plane->provider_count, &spec->key) < 0)
+    return "stopped: its tunable is gone from the configuration";
+  if (value_now(loop, spec->key) != spec->control)
+    return "stopped: its tunable was set anew while the daemon was down";
+  return loop->experiment_count == EXPERIMENTS_MAX ? "stopped: too many run already" : NULL;
+}
+
 void experiments_restore(struct loop *loop, const struct experiment_row *row) {
   struct experiment_spec spec;
-  if (loop->experiment_count == EXPERIMENTS_MAX || !row->spec || experiment_spec_parse(row->spec, &spec) < 0)
+  const char *words = unresumable(loop, row, &spec);
+  if (words) {
+    end_unresumed(loop, row, words);
     return;
-  if (tunable_find(spec.tunable, loop->plane->provider_names, loop->plane->provider_count, &spec.key) < 0)
-    return;
+  }
   struct experiment *e = row->state ? experiment_restore(&spec, row->state, loop->now_ns) : NULL;
   if (!e) e = experiment_create(&spec, loop->now_ns);
   if (e) begin(loop, e, row->started_ms);

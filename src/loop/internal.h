@@ -27,7 +27,7 @@ enum {
  * minute. */
 struct episode {
   bool open;
-  int64_t id, count, opened_ns, opened_ms, last_ms;
+  int64_t id, count, opened_ns, opened_ms, last_ms, put_ms;
   double first, last, least, most;
   char reason[REASON_SIZE], evidence[EVIDENCE_SIZE];
   char snapshot_before[SNAPSHOT_ID_SIZE];
@@ -125,6 +125,8 @@ void sense_outcomes(struct loop *loop); /* hands every new outcome to router, ju
 static inline double value_now(const struct loop *loop, struct tunable_key key) {
   return tunable_of(&loop->plane->tunables, key.id, key.provider);
 }
+/* The same without the treatment of an experiment that switches back and forth: what is kept and restored. */
+double value_settled(const struct loop *loop, struct tunable_key key);
 static inline struct actuator *actuator_of(struct loop *loop, struct tunable_key key) {
   return &loop->actuators[key.id][key.provider];
 }
@@ -136,6 +138,9 @@ void name_of(const struct loop *loop, struct tunable_key key, char *out, size_t 
 void put_in_force(struct loop *loop, struct tunable_key key, double to); /* no more: nothing is recorded */
 struct tunable_key key_after(const struct loop *loop,
                              struct tunable_key key); /* walks all keys in use; ends at id TUNABLES */
+
+/* The nearest number of instances that the provider may have; anything else as it is. */
+double within_provider(const struct loop *loop, struct tunable_key key, double value);
 
 /* One ledgered change by anyone but a controller. trial: ledger id that it belongs to, 0: none, -1: it opens
  * one. Returns the id of its row. */
@@ -200,7 +205,7 @@ uint32_t probation_groups(const struct probation *p); /* effect groups in which 
 /* ---- experiments.c ---- */
 void experiments_run(struct loop *loop);
 void experiments_observe(struct loop *loop, const struct outcome *outcome);
-int experiments_create(struct loop *loop, struct command *command);
+int experiments_create(struct loop *loop, struct command *command, int64_t now_ns);
 int experiments_stop(struct loop *loop, struct command *command);
 void experiments_save(struct loop *loop, unsigned i);
 void experiments_restore(struct loop *loop, const struct experiment_row *row);

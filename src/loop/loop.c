@@ -105,9 +105,13 @@ static bool same(double a, double b) {
 static void restore_value(struct loop *loop, struct tunable_key key, const struct value_row *stored,
                           double file, double environment) {
   struct actuator *a = actuator_of(loop, key);
-  double was = stored ? stored->value : !isnan(file) ? file : value_now(loop, key), to = was;
+  double was = stored         ? stored->value
+               : !isnan(file) ? file
+                              : value_now(loop, key),
+         to = within_provider(loop, key, was);
   const char *actor = stored && stored->author ? stored->author : isnan(file) ? "default" : "file";
-  const char *reason = NULL;
+  const char *reason = to != was ? "the configuration allows no other number now" : NULL;
+  if (to != was) actor = "file";
   if (stored && !isnan(file) && !same(stored->file_value, file)) {
     to = file;
     actor = "file";
@@ -162,10 +166,11 @@ int loop_restore(struct loop *loop, const struct store_state *state,
     restore_value(loop, key, stored_value(state, name), file_values ? file_values[key.id][key.provider] : NAN,
                   environment ? environment[key.id][key.provider] : NAN);
   }
-  for (size_t i = 0; state && i < state->open_trial_count; i++)
+  for (size_t i = 0; state && !loop->config.observe && i < state->open_trial_count; i++)
     undo_unjudged(loop, &state->open_trials[i]);
   if (state && state->learned_router) router_load(loop->router, state->learned_router);
-  for (size_t i = 0; state && loop->config.evolve && i < state->experiment_count; i++)
+  bool resume = loop->config.evolve && !loop->config.observe; /* else whoever starts next will */
+  for (size_t i = 0; state && resume && i < state->experiment_count; i++)
     experiments_restore(loop, &state->experiments[i]);
   take_snapshot(loop, "start",
                 state && state->head_snapshot ? "as the daemon started" : "the first configuration");

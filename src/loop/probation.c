@@ -232,7 +232,7 @@ static void remember_calm(struct loop *loop, double utility) {
   struct calm *calm = &p->calm[p->calm_count++];
   calm->at_ns = loop->now_ns;
   for (struct tunable_key key = {0, 0}; key.id < TUNABLES; key = key_after(loop, key))
-    calm->values[key.id][key.provider] = value_now(loop, key);
+    calm->values[key.id][key.provider] = value_settled(loop, key);
   p->usual = utility;
 }
 

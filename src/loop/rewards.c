@@ -39,14 +39,14 @@ void rewards_take(struct loop *loop, struct command *c) {
                   "No answered request has this id. Send the X-Request-Id of an answer.");
     return;
   }
-  bool first =
-      !recent || !a->rewarded; /* a later post replaces the stored one; what was learned stays learned */
+  /* A later post replaces the stored one; what was learned stays learned. */
+  bool first = recent ? !a->rewarded : !c->rewarded;
   if (first && loop->config.learn && !loop->frozen) {
     struct router_settings settings = router_settings_now(loop);
     router_reward(loop->router, (unsigned)provider, c->value, &settings);
     loop->learned_changed = true;
   }
-  if (recent) a->rewarded = true;
+  *a = (struct recent_answer){.id = c->request, .provider = (uint8_t)provider, .rewarded = true};
   struct reward_row row = {
       .request = c->request, .wall_ms = loop->wall_ms, .value = c->value, .source = c->text};
   loop->sink->reward(loop->sink->ctx, &row);

@@ -120,6 +120,7 @@ void sense_frame(struct loop *loop, double dt_s) {
     sense_gauges(loop, i);
   }
   sense_whole(loop);
+  if (f->limited > 0) judge_refused(loop->judge, f->limited, loop->now_ns);
 }
 
 static void take_outcome(struct loop *loop, const struct outcome *o) {
@@ -141,5 +142,4 @@ void sense_outcomes(struct loop *loop) {
       take_outcome(loop, &loop->outcomes[k]);
     if (n > 0) loop->sink->outcomes(loop->sink->ctx, loop->outcomes, n, loop->now_ns, loop->wall_ms);
   }
-  if (loop->frame.limited > 0) judge_refused(loop->judge, loop->frame.limited, loop->now_ns);
 }

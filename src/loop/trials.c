@@ -98,8 +98,7 @@ static void undo(struct loop *loop, unsigned i, const struct judge_verdict *v, i
   for (unsigned c = 0; c < t.change_count; c++) {
     struct tunable_key key = t.changes[c].key;
     struct actuator *a = actuator_of(loop, key);
-    if (value_now(loop, key) != t.changes[c].to && !is_held(a, loop->wall_ms))
-      continue; /* its controller moved on */
+    if (value_now(loop, key) != t.changes[c].to) continue; /* its controller or somebody else moved on */
     a->hold_until_ms = 0;
     apply_change(loop, key, t.changes[c].from, "rollback", v->words, NULL, t.id);
     regulators_moved(loop, key);

@@ -193,8 +193,8 @@ static void start_rollback(struct call *call) {
 
 static void find_request(struct clerk_job *job, struct store_reader *reader) {
   struct call *call = (struct call *)((char *)job - offsetof(struct call, job));
-  unsigned provider, route;
-  call->status = store_find_request(reader, call->command.request, &provider, &route);
+  unsigned provider;
+  call->status = store_find_answer(reader, call->command.request, &provider, &call->command.rewarded);
   if (call->status == 0 && provider != NO_PROVIDER) call->command.provider = (int)provider;
 }
 

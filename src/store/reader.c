@@ -80,7 +80,7 @@ enum statement {
   ALL_LETTERS,
   ONE_LETTER,
   ALL_FRAMES,
-  REQUEST_PLACE,
+  ANSWER,
   STATEMENTS
 };
 
@@ -111,9 +111,8 @@ static const char *const texts[STATEMENTS] = {
         "json_object('critical', f.wait_critical_ms, 'high', f.wait_high_ms, 'normal', f.wait_normal_ms, "
         "'low', f.wait_low_ms) AS \"longest_wait_ms:json\", " STAGE_JSON ", " PROVIDER_JSON
         " FROM frames f ORDER BY f.id DESC LIMIT ?2",
-    [REQUEST_PLACE] =
-        "SELECT p.position, o.position FROM requests r LEFT JOIN providers p ON p.name = r.provider "
-        "LEFT JOIN routes o ON o.name = r.route WHERE r.id = ?2",
+    [ANSWER] = "SELECT p.position, EXISTS(SELECT 1 FROM rewards w WHERE w.request = r.id) FROM requests r "
+               "LEFT JOIN providers p ON p.name = r.provider WHERE r.id = ?2 AND r.kind = 'answered'",
 };
 
 struct store_reader {
@@ -321,13 +320,12 @@ static unsigned position(sqlite3_stmt *s, int column, unsigned none) {
   return sqlite3_column_type(s, column) == SQLITE_NULL ? none : (unsigned)sqlite3_column_int(s, column);
 }
 
-int store_find_request(struct store_reader *r, uint64_t request, unsigned *provider_index,
-                       unsigned *route_index) {
-  sqlite3_stmt *s = begin(r, REQUEST_PLACE, NULL, (int64_t)request);
+int store_find_answer(struct store_reader *r, uint64_t request, unsigned *provider_index, bool *rewarded) {
+  sqlite3_stmt *s = begin(r, ANSWER, NULL, (int64_t)request);
   int rc = s ? sqlite3_step(s) : sqlite3_errcode(r->db);
   if (rc == SQLITE_ROW) {
     *provider_index = position(s, 0, NO_PROVIDER);
-    *route_index = position(s, 1, MAX_ROUTES);
+    *rewarded = sqlite3_column_int(s, 1) != 0;
   }
   if (s) end(s);
   return rc == SQLITE_ROW ? 0 : rc == SQLITE_DONE ? -ENOENT : to_errno(rc);

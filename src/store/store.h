@@ -77,9 +77,9 @@ enum { STORE_BEST_REQUESTS = 100, STORE_LIMIT = 100, STORE_LIMIT_MAX = 10000 };
 char *store_query(struct store_reader *reader, enum store_query query, const char *text, int64_t limit,
                   int *status);
 
-/* The provider index that answered a request, for late rewards: as this configuration counts, NO_PROVIDER
- * when none answered or it is not configured any more; the route likewise, MAX_ROUTES. 0, or -ENOENT. */
-int store_find_request(struct store_reader *reader, uint64_t request, unsigned *provider_index,
-                       unsigned *route_index);
+/* Who answered a request, for late rewards: its index as this configuration counts, NO_PROVIDER when it is
+ * not configured any more; and whether there is a reward already. 0, or -ENOENT: nobody did. */
+int store_find_answer(struct store_reader *reader, uint64_t request, unsigned *provider_index,
+                      bool *rewarded);
 
 #endif

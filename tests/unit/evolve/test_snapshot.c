@@ -30,11 +30,19 @@ static void numbers_use_the_fewest_digits_that_read_back(void **state) {
   }
 }
 
+static char *text_of(const struct tunables *t) {
+  static double values[TUNABLES][MAX_PROVIDERS];
+  for (unsigned id = 0; id < TUNABLES; id++)
+    for (unsigned p = 0; p < 3; p++)
+      values[id][p] = tunable_of(t, (enum tunable_id)id, p);
+  return snapshot_text(values, names, 3);
+}
+
 static void lines_are_sorted_by_name_and_cover_every_provider(void **state) {
   (void)state;
   static struct tunables t;
   tunables_init(&t);
-  char *text = snapshot_text(&t, names, 3);
+  char *text = text_of(&t);
   assert_non_null(
       strstr(text, "\nconcurrency_limit.a-b=64\nconcurrency_limit.hosted=64\nconcurrency_limit.own=64\n"));
   char last[128] = "";
@@ -58,11 +66,11 @@ static void the_id_is_sha_256_and_follows_the_content(void **state) {
   static struct tunables t;
   tunables_init(&t);
   tunable_set(&t, (struct tunable_key){TUNABLE_explore_share, 0}, 0.02);
-  char *before = snapshot_text(&t, names, 3);
+  char *before = text_of(&t);
   tunable_set(&t, (struct tunable_key){TUNABLE_explore_share, 0}, 0.05);
-  char *changed = snapshot_text(&t, names, 3);
+  char *changed = text_of(&t);
   tunable_set(&t, (struct tunable_key){TUNABLE_explore_share, 0}, 0.02);
-  char *back = snapshot_text(&t, names, 3);
+  char *back = text_of(&t);
   snapshot_id(before, id);
   snapshot_id(changed, other);
   assert_string_not_equal(id, other);
@@ -83,7 +91,7 @@ static void a_text_reads_back_to_the_same_values(void **state) {
   tunables_init(&t);
   tunable_set(&t, (struct tunable_key){TUNABLE_route_temperature, 0}, 1.0 / 300);
   tunable_set(&t, (struct tunable_key){TUNABLE_concurrency_limit, 1}, 17);
-  char *text = snapshot_text(&t, names, 3);
+  char *text = text_of(&t);
   assert_int_equal(snapshot_parse(text, names, 3, values, NULL, 0), 0);
   assert_true(values[TUNABLE_route_temperature][0] == 1.0 / 300);
   assert_float_equal(values[TUNABLE_concurrency_limit][1], 17, 0);

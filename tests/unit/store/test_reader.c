@@ -224,15 +224,25 @@ static void frames_nest_stages_and_providers_by_name(void **state) {
   cJSON_Delete(list);
 }
 
-static void a_request_is_found_with_the_places_of_its_provider_and_route(void **state) {
+static void an_answer_is_found_with_its_provider_and_whether_it_was_rewarded(void **state) {
   struct reading *r = *state;
-  unsigned provider = 99, route = 99;
-  assert_int_equal(store_find_request(r->reader, 1, &provider, &route), 0);
+  unsigned provider = 99;
+  bool rewarded = false;
+  assert_int_equal(store_find_answer(r->reader, 1, &provider, &rewarded), 0);
   assert_int_equal(provider, 1);
-  assert_int_equal(route, 0);
-  assert_int_equal(store_find_request(r->reader, 0xfffffffffffffffe, &provider, &route), 0);
-  assert_int_equal(provider, NO_PROVIDER);
-  assert_int_equal(store_find_request(r->reader, 12345, &provider, &route), -ENOENT);
+  assert_int_equal(rewarded,
+                   fixture_number(r->f->path, "SELECT count(*) FROM rewards WHERE request = 1") > 0);
+  assert_int_equal(
+      r->f->sink.reward(r->f->sink.ctx, &(struct reward_row){.request = 1, .wall_ms = 1, .value = 1}), 0);
+  assert_int_equal(r->f->sink.commit(r->f->sink.ctx), 0);
+  assert_int_equal(store_find_answer(r->reader, 1, &provider, &rewarded), 0);
+  assert_true(rewarded);
+  assert_int_equal(store_find_answer(r->reader, 2, &provider, &rewarded), 0);
+  assert_int_equal(rewarded,
+                   fixture_number(r->f->path, "SELECT count(*) FROM rewards WHERE request = 2") > 0);
+  assert_int_equal(store_find_answer(r->reader, 0xfffffffffffffffe, &provider, &rewarded),
+                   -ENOENT); /* shed */
+  assert_int_equal(store_find_answer(r->reader, 12345, &provider, &rewarded), -ENOENT);
 }
 
 static void places_are_those_of_the_present_configuration(void **state) {
@@ -242,10 +252,11 @@ static void places_are_those_of_the_present_configuration(void **state) {
   r->f->options.provider_names = names;
   r->f->options.provider_count = 3;
   fixture_open(r->f);
-  unsigned provider = 99, route = 99;
-  assert_int_equal(store_find_request(r->reader, 2, &provider, &route), 0); /* "fast" */
+  unsigned provider = 99;
+  bool rewarded;
+  assert_int_equal(store_find_answer(r->reader, 2, &provider, &rewarded), 0); /* "fast" */
   assert_int_equal(provider, 1);
-  assert_int_equal(store_find_request(r->reader, 1, &provider, &route), 0); /* "big" is gone */
+  assert_int_equal(store_find_answer(r->reader, 1, &provider, &rewarded), 0); /* "big" is gone */
   assert_int_equal(provider, NO_PROVIDER);
 }
 
@@ -291,7 +302,7 @@ int main(void) {
       T(dead_letters_show_their_body_only_one_at_a_time),
       T(bytes_that_are_no_text_do_not_break_the_answer),
       T(frames_nest_stages_and_providers_by_name),
-      T(a_request_is_found_with_the_places_of_its_provider_and_route),
+      T(an_answer_is_found_with_its_provider_and_whether_it_was_rewarded),
       T(places_are_those_of_the_present_configuration),
       T(a_reader_cannot_write_and_needs_a_file),
       T(a_reader_works_while_no_daemon_runs),
