@@ -25,15 +25,16 @@ static struct breaker_settings breaker_settings(const struct pipeline *p) {
 }
 
 /* Takes a place at the provider: limit, breaker, retry budget's count. False: lost a race. */
-static bool take_place(struct request *r, unsigned provider, int64_t now_ns) {
+static bool take_place(struct request *r, unsigned candidate, int64_t now_ns) {
   struct pipeline *p = r->pipeline;
+  unsigned provider = route_of(r)->candidates[candidate];
   struct provider_state *s = provider_of(p, provider);
   uint32_t before = atomic_fetch_add_explicit(&s->in_flight, 1, memory_order_relaxed);
   bool admitted = before < plane_limit(p->env.plane, provider);
   if (admitted) {
     pthread_mutex_lock(&s->lock);
     admitted = breaker_admit(&s->breaker, now_ns, &r->breaker_generation);
-    if (admitted && r->tries_here == 0) retry_budget_attempt(&s->budget, now_ns);
+    if (admitted && r->tries[candidate] == 0) retry_budget_attempt(&s->budget, now_ns);
     pthread_mutex_unlock(&s->lock);
   }
   if (!admitted) atomic_fetch_sub_explicit(&s->in_flight, 1, memory_order_relaxed);
@@ -54,14 +55,40 @@ static int64_t first_limit(const struct request *r, int64_t now_ns) {
   return others ? now_ns + (end - now_ns) / 2 : end;
 }
 
+static void drop_held(struct request *r) {
+  free(r->held);
+  r->held = NULL;
+  r->held_size = 0;
+}
+
+/* result NULL: a stream that was broken off, counted as far as it came. */
+static void book_usage(struct request *r, const struct upstream_result *result) {
+  struct pipeline *p = r->pipeline;
+  unsigned provider = r->attempt.provider;
+  struct outcome *o = &r->outcome;
+  bool known = result && result->usage_known;
+  o->tokens_in = known ? result->tokens_in : r->spec.tokens_in;
+  o->tokens_out = known ? result->tokens_out : r->attempt.tokens;
+  uint32_t cached = known && result->tokens_cached < o->tokens_in ? result->tokens_cached : 0;
+  double cost = !result || isnan(result->cost_usd)
+                    ? price_of(&provider_of(p, provider)->spec.price, o->tokens_in, cached, o->tokens_out)
+                    : result->cost_usd;
+  o->cost_usd += cost;
+  counter_add(&p->env.telemetry->counters, COUNTER_tokens_in, provider, o->tokens_in);
+  counter_add(&p->env.telemetry->counters, COUNTER_tokens_out, provider, o->tokens_out);
+  counter_add(&p->env.telemetry->counters, COUNTER_cost_nano_usd, provider, (uint64_t)llround(cost * 1e9));
+}
+
 static void attempt_timed_out(struct timer *timer, int64_t now_ns);
 
 bool attempt_start(struct request *r, const struct route_choice *choice, int64_t now_ns) {
   struct pipeline *p = r->pipeline;
   unsigned provider = route_of(r)->candidates[choice->candidate];
-  if (choice->candidate != r->candidate || r->outcome.attempts == 0) r->tries_here = 0;
-  if (!take_place(r, provider, now_ns)) return false;
+  if (!take_place(r, choice->candidate, now_ns)) return false;
   stage_leave(p, r, now_ns);
+  drop_held(r); /* of an attempt before: its words are not this one's */
+  if (r->outcome.attempts && choice->candidate != r->candidate)
+    count(p, COUNTER_fallbacks, r->attempt.provider);
   struct provider_state *s = provider_of(p, provider);
   atomic_fetch_add_explicit(&s->tokens_in_flight, r->spec.tokens_in, memory_order_relaxed);
   if (!r->dispatched_ns) {
@@ -70,7 +97,7 @@ bool attempt_start(struct request *r, const struct route_choice *choice, int64_t
     telemetry_wait(p->env.telemetry, r->spec.priority, r->outcome.queued_ms);
   }
   r->candidate = choice->candidate;
-  r->tries_here++;
+  if (r->tries[r->candidate] < UINT8_MAX) r->tries[r->candidate]++;
   r->outcome.provider = (uint8_t)provider;
   r->outcome.propensity = choice->propensity;
   r->outcome.explored = choice->explored;
@@ -121,27 +148,12 @@ void attempt_close(struct request *r, enum attempt_result result, int64_t now_ns
     o->tried[o->tried_count].provider = (uint8_t)provider;
     o->tried[o->tried_count++].result = (uint8_t)result;
   }
-  p->blocked_routes = 0;
+  p->blocked = (struct lanes_skip){0};
+  if (r->begun && result != ATTEMPT_OK) book_usage(r, NULL);
   r->phase = PHASE_WAITING;
 }
 
 /* ---- what it brought ---- */
-
-static void book_usage(struct request *r, const struct upstream_result *result) {
-  struct pipeline *p = r->pipeline;
-  unsigned provider = r->attempt.provider;
-  struct outcome *o = &r->outcome;
-  o->tokens_in = result->usage_known ? result->tokens_in : r->spec.tokens_in;
-  o->tokens_out = result->usage_known ? result->tokens_out : r->attempt.tokens;
-  uint32_t cached = result->usage_known && result->tokens_cached < o->tokens_in ? result->tokens_cached : 0;
-  double cost = isnan(result->cost_usd)
-                    ? price_of(&provider_of(p, provider)->spec.price, o->tokens_in, cached, o->tokens_out)
-                    : result->cost_usd;
-  o->cost_usd += cost;
-  counter_add(&p->env.telemetry->counters, COUNTER_tokens_in, provider, o->tokens_in);
-  counter_add(&p->env.telemetry->counters, COUNTER_tokens_out, provider, o->tokens_out);
-  counter_add(&p->env.telemetry->counters, COUNTER_cost_nano_usd, provider, (uint64_t)llround(cost * 1e9));
-}
 
 static void measure(struct request *r, int64_t now_ns) {
   struct telemetry *t = r->pipeline->env.telemetry;
@@ -156,8 +168,7 @@ static void measure(struct request *r, int64_t now_ns) {
 /* A provider that says that nothing is left is not asked again before its window turns. */
 static void heed_limits(struct request *r, const struct upstream_result *result, int64_t now_ns) {
   if (!(result->requests_left <= 0) || result->requests_reset_ns <= 0) return;
-  struct provider_state *s = provider_of(r->pipeline, r->attempt.provider);
-  atomic_store_explicit(&s->closed_until_ns, now_ns + result->requests_reset_ns, memory_order_relaxed);
+  plane_close_provider(r->pipeline->env.plane, r->attempt.provider, now_ns + result->requests_reset_ns);
 }
 
 /* ---- from the transport ---- */
@@ -172,12 +183,6 @@ static bool hold(struct request *r, const struct upstream_event *event) {
   r->held = grown;
   r->held_size += event->size;
   return true;
-}
-
-static void drop_held(struct request *r) {
-  free(r->held);
-  r->held = NULL;
-  r->held_size = 0;
 }
 
 static void begin_stream(struct request *r, int64_t now_ns) {

@@ -18,6 +18,7 @@ struct flight {
   struct request *leader; /* NULL once landed */
   struct request *waiters;
   size_t waiter_count;
+  int64_t deadline_ns; /* the latest */
   unsigned references;
   bool landed, detached;
   struct landing landing;
@@ -82,6 +83,7 @@ static struct flight *take_off(struct coalesce *c, const struct coalesce_key *ke
   if (!f) return NULL;
   f->key = *key;
   f->leader = leader;
+  f->deadline_ns = leader->deadline_ns;
   f->references = 1;
   f->next = *bucket_of(c, key);
   *bucket_of(c, key) = f;
@@ -102,10 +104,18 @@ enum coalesce_role coalesce_enter(struct coalesce *c, const struct coalesce_key 
     request->next_waiter = f->waiters;
     f->waiters = request;
     f->waiter_count++;
+    if (request->deadline_ns > f->deadline_ns) f->deadline_ns = request->deadline_ns;
     role = COALESCE_JOINED;
   }
   pthread_mutex_unlock(&c->lock);
   return role;
+}
+
+int64_t coalesce_deadline(struct coalesce *c, const struct flight *flight) {
+  pthread_mutex_lock(&c->lock);
+  int64_t deadline_ns = flight->deadline_ns;
+  pthread_mutex_unlock(&c->lock);
+  return deadline_ns;
 }
 
 size_t coalesce_waiters(struct coalesce *c, const struct flight *flight) {
@@ -200,7 +210,11 @@ struct request *coalesce_take(struct coalesce *c, struct flight *flight, const s
     taken = flight->waiters;
     while (taken && taken->pipeline != pipeline)
       taken = taken->next_waiter;
-    if (taken) unlink_waiter(flight, taken);
+    if (taken) {
+      unlink_waiter(flight, taken);
+      taken->outcome.cost_usd += flight->landing.unbilled_usd;
+      flight->landing.unbilled_usd = 0;
+    }
     *landing = &flight->landing;
   }
   pthread_mutex_unlock(&c->lock);

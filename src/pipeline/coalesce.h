@@ -25,6 +25,8 @@ struct landing {
   int retry_after_s;
   uint8_t provider; /* NO_PROVIDER when none answered */
   uint32_t tokens_in, tokens_out;
+  double
+      unbilled_usd; /* of a leader that was recorded before its call was over: the first who takes it pays */
 };
 
 struct coalesce_key {
@@ -43,6 +45,9 @@ enum coalesce_role { COALESCE_LEADS, COALESCE_JOINED, COALESCE_ALONE };
  * ->leads. */
 enum coalesce_role coalesce_enter(struct coalesce *c, const struct coalesce_key *key, struct request *request,
                                   size_t max_waiters);
+
+/* When the last of those who share the flight, the leader included, has no use for it any more. */
+int64_t coalesce_deadline(struct coalesce *c, const struct flight *flight);
 
 size_t coalesce_waiters(struct coalesce *c, const struct flight *flight);
 

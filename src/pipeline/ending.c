@@ -139,7 +139,8 @@ static void land(struct request *r, const struct answer *a) {
                             .retry_after_s = a->retry_after_s,
                             .provider = r->outcome.provider,
                             .tokens_in = r->outcome.tokens_in,
-                            .tokens_out = r->outcome.tokens_out};
+                            .tokens_out = r->outcome.tokens_out,
+                            .unbilled_usd = r->detached ? r->outcome.cost_usd : 0};
   if (a->body && (landing.body = malloc(a->body_size + 1))) {
     memcpy(landing.body, a->body, a->body_size);
     landing.body_size = a->body_size;
@@ -201,6 +202,7 @@ void end_failed(struct request *r, enum outcome_kind kind, const struct answer *
 void end_client_gone(struct request *r, int64_t now_ns) {
   if (!r->detached) {
     leave_flight(r, now_ns);
+    if (r->begun) attempt_drop(r, now_ns); /* books what was streamed */
     record(r, OUTCOME_CLIENT_GONE, now_ns);
   }
   if (goes_on(r)) return;

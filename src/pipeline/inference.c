@@ -66,9 +66,9 @@ static struct survey survey(struct request *r, int64_t now_ns) {
   return s;
 }
 
-bool inference_others_free(struct request *r, int64_t now_ns) {
+bool inference_others(struct request *r, bool or_busy, int64_t now_ns) {
   struct survey s = survey(r, now_ns);
-  return (s.free & ~(1u << r->candidate)) != 0;
+  return ((s.free | (or_busy ? s.busy : 0)) & ~(1u << r->candidate)) != 0;
 }
 
 static void refresh_table(struct pipeline *p) {
@@ -115,6 +115,7 @@ void inference_line_up(struct request *r, int64_t wait_ns, int64_t now_ns) {
 /* ---- dispatch ---- */
 
 static void give_up(struct request *r, int64_t opens_ns, int64_t now_ns) {
+  if (r->reopens_ns > now_ns && r->reopens_ns < opens_ns) opens_ns = r->reopens_ns;
   struct answer a = r->last_status == 429 || opens_ns != NS_NEVER ? answer_throttled : answer_unavailable;
   if (opens_ns != NS_NEVER) a.retry_after_s = (int)((opens_ns - now_ns) / NS_PER_S) + 1;
   end_failed(r, OUTCOME_FAILED, &a, r->outcome.attempts ? r->last_detail : "no candidate may be called",
@@ -146,8 +147,8 @@ static void claim_places(struct request *r, uint32_t busy, int64_t now_ns) {
       claim_post(&provider_of(r->pipeline, route_of(r)->candidates[i])->claim, key, now_ns, until_ns);
 }
 
-/* Starts the request, ends it, or finds that it must wait: then its route is blocked until something is
- * freed. */
+/* Starts the request, ends it, or finds that it must wait: then all that are alike are blocked until
+ * something is freed. */
 static bool dispatch(struct pipeline *p, struct request *r, int64_t now_ns) {
   struct survey s = survey(r, now_ns);
   if (r->pinned && (s.free >> r->candidate & 1)) s.free = 1u << r->candidate;
@@ -163,22 +164,16 @@ static bool dispatch(struct pipeline *p, struct request *r, int64_t now_ns) {
     s.free &= ~(1u << choice.candidate);
     s.hopeful |= 1u << choice.candidate;
   }
-  bool too_late = s.opens_ns != NS_NEVER && s.opens_ns >= r->deadline_ns && (s.hopeful & ~s.cooling) == 0;
+  bool too_late =
+      s.opens_ns != NS_NEVER && (s.hopeful & ~s.cooling) == 0 && s.opens_ns >= recovery_deadline(r);
   if (!s.hopeful || too_late) {
     give_up(r, s.opens_ns, now_ns);
     return true;
   }
   count_refusals(r, s.busy, -1);
   claim_places(r, s.hopeful & ~s.cooling, now_ns);
-  if (r->spent == 0) {
-    p->blocked_routes |= UINT64_C(1) << r->spec.route;
-    return false;
-  }
-  lanes_remove(&p->rings[STAGE_INFERENCE],
-               r); /* its choice is narrower than its route's: it waits by itself */
-  r->phase = PHASE_WAITING;
-  inference_line_up(r, unblock_ns(p), now_ns);
-  return true;
+  lanes_skip(&p->blocked, r);
+  return false;
 }
 
 bool inference_run(struct pipeline *p, int64_t now_ns) {
@@ -186,9 +181,9 @@ bool inference_run(struct pipeline *p, int64_t now_ns) {
   bool moved = false;
   struct request *r;
   while (lanes_depth(&p->rings[STAGE_INFERENCE]) > 0 &&
-         (r = lanes_first(&p->rings[STAGE_INFERENCE], now_ns, promotion, p->blocked_routes)))
+         (r = lanes_first(&p->rings[STAGE_INFERENCE], now_ns, promotion, &p->blocked)))
     moved |= dispatch(p, r, now_ns);
-  if (p->blocked_routes && p->unblock.slot == 0)
+  if ((p->blocked.routes || p->blocked.count) && p->unblock.slot == 0)
     timer_arm(p->env.timers, &p->unblock, now_ns + unblock_ns(p));
   return moved;
 }

@@ -17,11 +17,11 @@ struct pipeline {
   uint64_t next_id;
   struct route_table table; /* this shard's copy */
   struct lanes rings[STAGES];
-  uint64_t blocked_routes; /* inference: routes without a free candidate when last tried */
-  struct timer unblock;    /* other shards and cool-downs free capacity without telling us */
-  struct request *live;    /* all that have not ended */
-  struct request *ended;   /* to be freed at the end of the turn */
-  struct request *spare;   /* freed ones kept for reuse */
+  struct lanes_skip blocked; /* inference: without a free candidate when last tried */
+  struct timer unblock;      /* other shards and cool-downs free capacity without telling us */
+  struct request *live;      /* all that have not ended */
+  struct request *ended;     /* to be freed at the end of the turn */
+  struct request *spare;     /* freed ones kept for reuse */
   unsigned spare_count;
   uint32_t load;
 };
@@ -52,8 +52,9 @@ void stage_leave(struct pipeline *p, struct request *r,
                  int64_t now_ns); /* out of its ring; measures the sojourn */
 
 /* inference.c */
-bool inference_run(struct pipeline *p, int64_t now_ns);        /* true: something moved */
-bool inference_others_free(struct request *r, int64_t now_ns); /* a candidate other than the present one */
+bool inference_run(struct pipeline *p, int64_t now_ns); /* true: something moved */
+/* Whether a candidate other than the present one is free; with or_busy: or only at its limit. */
+bool inference_others(struct request *r, bool or_busy, int64_t now_ns);
 void inference_back_in_line(struct request *r, int64_t now_ns);
 void inference_line_up(struct request *r, int64_t wait_ns, int64_t now_ns); /* the same after a while */
 
@@ -69,6 +70,7 @@ void attempt_drop(struct request *r,
 /* recovery.c */
 void recovery_after_call(struct request *r, struct upstream_result *result, int64_t now_ns);
 void recovery_fall_back(struct request *r, int64_t now_ns); /* never this candidate again */
+int64_t recovery_deadline(const struct request *r);         /* of the last one who waits for its call */
 void recovery_remember(struct request *r, int status, const char *detail);
 
 /* ending.c: the three ways out of a request, each notifying its client, counting, recording and freeing. */

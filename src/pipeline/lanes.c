@@ -38,13 +38,31 @@ int64_t lanes_urgency(const struct request *r, int64_t now_ns, int64_t promotion
   return lane > 0 ? lane : 0;
 }
 
+void lanes_skip(struct lanes_skip *skip, const struct request *r) {
+  if (r->spent == 0 || skip->count == LANES_NARROWER) {
+    skip->routes |= UINT64_C(1) << r->spec.route;
+    return;
+  }
+  skip->narrower[skip->count].route = r->spec.route;
+  skip->narrower[skip->count++].spent = r->spent;
+}
+
+static bool is_skipped(const struct lanes_skip *skip, const struct request *r) {
+  if (skip->routes >> r->spec.route & 1) return true;
+  for (unsigned i = 0; i < skip->count; i++) {
+    uint32_t spent = skip->narrower[i].spent;
+    if (skip->narrower[i].route == r->spec.route && (r->spent & spent) == spent) return true;
+  }
+  return false;
+}
+
 struct request *lanes_first(const struct lanes *l, int64_t now_ns, int64_t promotion_ns,
-                            uint64_t skip_routes) {
+                            const struct lanes_skip *skip) {
   struct request *best = NULL;
   int64_t best_urgency = 0;
   for (int p = 0; p < PRIORITIES; p++) {
     struct request *r = l->lane[p].first;
-    while (r && (skip_routes >> r->spec.route & 1))
+    while (r && skip && is_skipped(skip, r))
       r = r->next;
     if (!r) continue;
     int64_t u = lanes_urgency(r, now_ns, promotion_ns);

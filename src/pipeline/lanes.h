@@ -20,6 +20,21 @@ struct lanes {
   _Atomic size_t depth;
 };
 
+/* Requests that no candidate is free for, known by their route and the candidates that they have given up:
+ * what is not free for one is free for nobody with fewer to choose from. */
+enum { LANES_NARROWER = 8 };
+
+struct lanes_skip {
+  uint64_t routes; /* bit i: route i, whatever was given up */
+  unsigned count;
+  struct {
+    uint16_t route;
+    uint32_t spent;
+  } narrower[LANES_NARROWER];
+};
+
+void lanes_skip(struct lanes_skip *skip, const struct request *request); /* and all that are alike */
+
 void lanes_push(struct lanes *l, struct request *request);       /* behind its lane */
 void lanes_push_front(struct lanes *l, struct request *request); /* keeps its turn: it was in line before */
 void lanes_remove(struct lanes *l, struct request *request);
@@ -27,11 +42,11 @@ void lanes_remove(struct lanes *l, struct request *request);
 /* 0: nothing is more urgent. */
 int64_t lanes_urgency(const struct request *request, int64_t now_ns, int64_t promotion_ns);
 
-/* The most urgent one whose route is not in skip_routes (bit i: route i), without removing it; NULL when
- * there is none. A request that has waited k promotion intervals counts k lanes more urgent; the older first
- * among equals. */
+/* The most urgent one that is not to be skipped, without removing it; NULL when there is none. skip NULL:
+ * any. A request that has waited k promotion intervals counts k lanes more urgent; the older first among
+ * equals. */
 struct request *lanes_first(const struct lanes *l, int64_t now_ns, int64_t promotion_ns,
-                            uint64_t skip_routes);
+                            const struct lanes_skip *skip);
 
 size_t lanes_depth(const struct lanes *l);
 

@@ -32,7 +32,7 @@ static bool has_room(const struct pipeline *p, enum stage stage) {
 static void unblock(struct timer *timer, int64_t now_ns) {
   struct pipeline *p = (struct pipeline *)((char *)timer - offsetof(struct pipeline, unblock));
   (void)now_ns;
-  p->blocked_routes = 0;
+  p->blocked = (struct lanes_skip){0};
 }
 
 struct pipeline *pipeline_create(const struct pipeline_env *env, int64_t now_ns) {
@@ -224,7 +224,7 @@ void stage_leave(struct pipeline *p, struct request *r, int64_t now_ns) {
 
 static struct request *first_of(struct pipeline *p, enum stage stage, int64_t now_ns) {
   int64_t promotion = (int64_t)tunable_get(tunables_of(p), TUNABLE_promotion_interval_ms) * NS_PER_MS;
-  return lanes_first(&p->rings[stage], now_ns, promotion, 0);
+  return lanes_first(&p->rings[stage], now_ns, promotion, NULL);
 }
 
 /* Retrieval passes everything through: there is no document store yet. */

@@ -79,3 +79,10 @@ void plane_copy_table(struct plane *plane, struct route_table *table) {
   *table = plane->table;
   pthread_mutex_unlock(&plane->table_lock);
 }
+
+void plane_close_provider(struct plane *plane, unsigned provider, int64_t until_ns) {
+  _Atomic int64_t *closed = &plane->providers[provider].closed_until_ns;
+  int64_t known = atomic_load_explicit(closed, memory_order_relaxed);
+  while (until_ns > known && !atomic_compare_exchange_weak(closed, &known, until_ns))
+    continue;
+}

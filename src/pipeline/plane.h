@@ -73,6 +73,9 @@ struct plane {
   _Atomic uint32_t turn; /* round robin */
 };
 
+/* Nobody calls the provider before then. A moment that is earlier than the one known changes nothing. */
+void plane_close_provider(struct plane *plane, unsigned provider, int64_t until_ns);
+
 struct plane_config {
   struct objective objective;
   unsigned provider_count, route_count;

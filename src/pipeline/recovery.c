@@ -14,25 +14,37 @@
 #include <string.h>
 
 #define COOLING_DEFAULT_NS (1 * NS_PER_S)
+#define COOLING_LEAST_NS (100 * NS_PER_MS) /* for Retry-After: 0 and dates that are past */
 
 void recovery_fall_back(struct request *r, int64_t now_ns) {
   r->spent |= 1u << r->candidate;
-  count(r->pipeline, COUNTER_fallbacks, r->attempt.provider);
   inference_back_in_line(r, now_ns);
 }
 
-static bool may_retry_here(struct request *r, int64_t now_ns) {
+int64_t recovery_deadline(const struct request *r) {
+  return r->leads ? coalesce_deadline(r->pipeline->env.plane->coalesce, r->flight) : r->deadline_ns;
+}
+
+static bool tried_out(const struct request *r) {
+  unsigned allowed = (unsigned)tunable_for(tunables_of(r->pipeline), TUNABLE_retry_attempts, r->treated);
+  return r->tries[r->candidate] > allowed;
+}
+
+static bool take_from_budget(struct request *r, bool breaker_decides, int64_t now_ns) {
   struct pipeline *p = r->pipeline;
   struct provider_state *s = provider_of(p, r->attempt.provider);
-  unsigned allowed = (unsigned)tunable_for(tunables_of(p), TUNABLE_retry_attempts, r->treated);
-  if (r->tries_here > allowed || (r->tries_here > 1 && inference_others_free(r, now_ns))) return false;
   double percent = tunable_get(tunables_of(p), TUNABLE_retry_budget_percent);
   pthread_mutex_lock(&s->lock);
-  bool may = breaker_would_admit(&s->breaker, now_ns);
+  bool may = !breaker_decides || breaker_would_admit(&s->breaker, now_ns);
   bool budget = may && retry_budget_take(&s->budget, percent, now_ns);
   pthread_mutex_unlock(&s->lock);
   if (may) count(p, budget ? COUNTER_retries : COUNTER_retries_denied, r->attempt.provider);
   return budget;
+}
+
+static bool may_retry_here(struct request *r, int64_t now_ns) {
+  if (tried_out(r) || (r->tries[r->candidate] > 1 && inference_others(r, false, now_ns))) return false;
+  return take_from_budget(r, true, now_ns);
 }
 
 static void after_failure(struct request *r, int64_t now_ns) {
@@ -44,27 +56,29 @@ static void after_failure(struct request *r, int64_t now_ns) {
   int64_t base = (int64_t)tunable_for(tunables_of(p), TUNABLE_retry_base_ms, r->treated) * NS_PER_MS;
   int64_t max = (int64_t)tunable_for(tunables_of(p), TUNABLE_retry_max_ms, r->treated) * NS_PER_MS;
   r->pinned = true;
-  inference_line_up(r, retry_backoff_ns(r->tries_here, base, max, &p->rng), now_ns);
+  inference_line_up(r, retry_backoff_ns(r->tries[r->candidate], base, max, &p->rng), now_ns);
 }
 
-/* Closed for everyone until Retry-After; this request turns to another candidate, or waits with a jitter so
- * that all who wait do not come back in the same instant. */
+/* How long the provider is closed after a 429, never shorter than it says. */
+static int64_t cooling_ns(struct pipeline *p, const struct upstream_result *result) {
+  double jitter = 0.5 + rng_uniform(&p->rng);
+  if (result->retry_after_ns < 0) return (int64_t)(jitter * (double)COOLING_DEFAULT_NS);
+  int64_t least = (int64_t)(jitter * (double)COOLING_LEAST_NS);
+  return result->retry_after_ns > least ? result->retry_after_ns : least;
+}
+
+/* Closed for everyone until Retry-After. This request turns to another candidate, or waits for one that is at
+ * its limit; where there is none it waits here, which is a retry, with a jitter so that all who wait do not
+ * come back in the same instant. */
 static void after_throttle(struct request *r, const struct upstream_result *result, int64_t now_ns) {
   struct pipeline *p = r->pipeline;
-  struct provider_state *s = provider_of(p, r->attempt.provider);
-  int64_t wait = result->retry_after_ns;
-  if (wait < 0) wait = COOLING_DEFAULT_NS / 2 + (int64_t)(rng_uniform(&p->rng) * (double)COOLING_DEFAULT_NS);
-  int64_t until = now_ns + wait, held = atomic_load_explicit(&s->closed_until_ns, memory_order_relaxed);
-  while (until > held && !atomic_compare_exchange_weak(&s->closed_until_ns, &held, until))
-    continue;
-  if (inference_others_free(r, now_ns)) {
-    count(p, COUNTER_fallbacks, r->attempt.provider);
-    inference_back_in_line(r, now_ns);
-    return;
-  }
-  unsigned allowed = (unsigned)tunable_for(tunables_of(p), TUNABLE_retry_attempts, r->treated);
+  int64_t wait = cooling_ns(p, result), until = now_ns + wait;
   double spread = fmax(0.5e9, 0.1 * (double)wait);
-  if (r->tries_here > allowed || until >= r->deadline_ns)
+  plane_close_provider(p->env.plane, r->attempt.provider, until);
+  if (r->reopens_ns <= now_ns || until < r->reopens_ns) r->reopens_ns = until;
+  if (!tried_out(r) && inference_others(r, true, now_ns))
+    inference_back_in_line(r, now_ns);
+  else if (tried_out(r) || until >= recovery_deadline(r) || !take_from_budget(r, false, now_ns))
     recovery_fall_back(r, now_ns);
   else
     inference_line_up(r, wait + (int64_t)(rng_uniform(&p->rng) * spread), now_ns);

@@ -86,13 +86,14 @@ struct request {
   struct timer deadline_timer, attempt_timer, backoff_timer;
   struct attempt attempt;
   uint32_t breaker_generation;
-  uint8_t candidate;     /* of the present attempt, index into the route */
-  uint8_t tries_here;    /* attempts at the present candidate */
-  uint32_t spent;        /* candidates given up, one bit each */
-  bool treated;          /* session in the treatment arm of the SESSION experiment */
-  bool begun;            /* the client has its first event */
-  bool surveyed, pinned; /* its candidates were looked at; its next try is at the same one */
-  int last_status;       /* of the last failed attempt, with what the provider said */
+  uint8_t candidate;             /* of the present attempt, index into the route */
+  uint8_t tries[MAX_CANDIDATES]; /* attempts at each */
+  uint32_t spent;                /* candidates given up, one bit each */
+  bool treated;                  /* session in the treatment arm of the SESSION experiment */
+  bool begun;                    /* the client has its first event */
+  bool surveyed, pinned;         /* its candidates were looked at; its next try is at the same one */
+  int64_t reopens_ns;            /* the first provider that it was turned away from; 0: none did */
+  int last_status;               /* of the last failed attempt, with what the provider said */
   char last_detail[96];
   struct upstream_result result; /* once the last attempt is done */
   struct outcome outcome;        /* filled as things happen */

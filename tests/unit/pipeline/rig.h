@@ -26,7 +26,8 @@ struct act {
   enum { ANSWER, STATUS, RESET, SILENT, STREAM, CUT_AFTER } what;
   int status;
   int64_t after_ns, retry_after_ns;
-  int tokens; /* STREAM, CUT_AFTER: content events, one each `gap_ns` */
+  bool role;  /* STREAM, CUT_AFTER: an event without content before them */
+  int tokens; /* of them: content events, one each `gap_ns` */
   int64_t gap_ns;
   unsigned malformed; /* STREAM: events before each that the transport skips */
   const char *body;
@@ -38,6 +39,7 @@ struct fake_call {
   struct attempt *attempt;
   struct act act;
   int sent;
+  bool greeted;
 };
 
 struct fake {
@@ -50,8 +52,9 @@ struct fake {
 
 struct client {
   struct rig *rig;
-  int begun, events, finished, status;
-  size_t backlog; /* what event() reports */
+  int begun, events, finished, status, retry_after_s;
+  char heard[256]; /* the first bytes of its stream */
+  size_t backlog;  /* what event() reports */
   char body[256], code[64];
   int64_t finished_ns;
   bool coalesced;
@@ -127,6 +130,10 @@ static inline void fake_play(struct timer *timer, int64_t now_ns) {
     fake_finish(call, UPSTREAM_STATUS, a->status, a->body, now_ns);
   } else if (a->what == RESET) {
     fake_finish(call, UPSTREAM_RESET, 0, NULL, now_ns);
+  } else if (a->role && !call->greeted) {
+    call->greeted = true;
+    timer_arm(call->fake->rig->timers, timer, now_ns + a->gap_ns);
+    attempt_event(call->attempt, &(struct upstream_event){"data: r\n\n", 9, 0}, now_ns);
   } else if (call->sent < a->tokens) {
     call->sent++;
     call->attempt->malformed += a->malformed;
@@ -146,8 +153,9 @@ static inline void client_begin(void *ctx, const struct request *request, const 
 
 static inline size_t client_event(void *ctx, const char *bytes, size_t size) {
   struct client *c = ctx;
-  (void)bytes;
+  size_t length = strlen(c->heard);
   c->events += size > 0;
+  if (bytes) snprintf(c->heard + length, sizeof c->heard - length, "%.*s", (int)size, bytes);
   return c->backlog;
 }
 
@@ -156,6 +164,7 @@ static inline void client_finish(void *ctx, const struct request *request, const
   (void)request;
   c->finished++;
   c->status = answer->status;
+  c->retry_after_s = answer->retry_after_s;
   c->finished_ns = c->rig->now_ns;
   c->coalesced = answer->coalesced;
   snprintf(c->body, sizeof c->body, "%.*s", (int)answer->body_size, answer->body ? answer->body : "");

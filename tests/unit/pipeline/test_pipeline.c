@@ -71,6 +71,7 @@ static void throttled_requests_come_back_spread_out(void **state) {
     script[i] = (struct act){.what = STATUS, .status = 429, .after_ns = MS(10), .retry_after_ns = S(5)};
   script[30] = (struct act){.what = ANSWER};
   rig_open(&rig, true, script, 31, NULL, 0);
+  rig_set(&rig, TUNABLE_retry_budget_percent, 100);
   for (unsigned i = 0; i < 30; i++)
     rig_ask(&rig, i, (struct ask){.no_coalesce = true});
   int64_t begun = rig.now_ns;
