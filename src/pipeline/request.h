@@ -53,6 +53,7 @@ struct request_spec {
   bool stream;
   bool include_usage; /* the client asked for the usage chunk itself */
   bool no_coalesce;
+  uint8_t choices;  /* asked for; 0: one */
   uint64_t session; /* hash of X-Session-Id, else user; 0: none, the request stands for itself */
   uint64_t tenant;
   int64_t deadline_ns; /* absolute; 0: the default */

@@ -1,4 +1,5 @@
-/* Answers arrive from a timer that is due at once: as the seam demands, never from inside start(). */
+/* Answers arrive from a timer that is due at once: as the seam demands, never from inside start(). A stream
+ * goes out in portions, and waits while its reader is behind. */
 
 #include "provider/echo.h"
 
@@ -27,8 +28,14 @@ struct echo_call {
   struct timer timer;
   struct buffer text, out;
   uint32_t words_in, words_out;
-  bool broken; /* memory was short */
+  size_t at; /* of the text, streamed so far */
+  bool begun, over, paused;
+  bool sending; /* inside answer(), which frees a call that is cancelled meanwhile */
+  bool broken;  /* memory was short */
 };
+
+enum { PORTION = 64 };       /* words */
+#define PORTION_NS NS_PER_MS /* between two: the socket gets its turn */
 
 static bool blank(char c) {
   return c == ' ' || c == '\n' || c == '\t' || c == '\r';
@@ -131,12 +138,14 @@ static bool send_chunk(struct echo_call *call, const char *word, size_t size, co
   return send_event(call, word ? 1 : 0, now_ns);
 }
 
+/* False: the attempt is gone, or the rest must wait. */
 static bool send_words(struct echo_call *call, int64_t now_ns) {
   const char *text = call->text.bytes;
-  size_t size = call->text.size;
-  for (size_t at = 0, end; at < size; at = end) {
-    end = word_end(text, size, at);
-    if (!send_chunk(call, text + at, end - at, NULL, now_ns)) return false;
+  for (int n = 0; call->at < call->text.size; n++) {
+    if (call->paused || n == PORTION) return false;
+    size_t from = call->at;
+    call->at = word_end(text, call->text.size, from);
+    if (!send_chunk(call, text + from, call->at - from, NULL, now_ns)) return false;
   }
   return true;
 }
@@ -152,7 +161,10 @@ static bool send_usage(struct echo_call *call, int64_t now_ns) {
 }
 
 static void send_stream(struct echo_call *call, int64_t now_ns) {
-  if (!send_chunk(call, NULL, 0, NULL, now_ns) || !send_words(call, now_ns)) return;
+  bool begins = !call->begun;
+  call->begun = true;
+  if ((begins && !send_chunk(call, NULL, 0, NULL, now_ns)) || !send_words(call, now_ns)) return;
+  call->over = true;
   if (!send_chunk(call, NULL, 0, "\"stop\"", now_ns) || !send_usage(call, now_ns)) return;
   buffer_text(&call->out, OPENAI_DONE_EVENT);
   send_event(call, 0, now_ns);
@@ -186,14 +198,20 @@ static void finish(struct echo_call *call, int64_t now_ns) {
 
 static void answer(struct timer *timer, int64_t now_ns) {
   struct echo_call *call = (struct echo_call *)((char *)timer - offsetof(struct echo_call, timer));
-  if (call->attempt->request->spec.stream)
+  call->sending = true;
+  if (call->attempt->request->spec.stream) {
     send_stream(call, now_ns);
-  else
+  } else {
     append_answer(call);
-  if (call->attempt)
-    finish(call, now_ns);
-  else
+    call->over = true;
+  }
+  call->sending = false;
+  if (!call->attempt)
     free_call(call);
+  else if (call->over || call->broken)
+    finish(call, now_ns);
+  else if (!call->paused)
+    timer_arm(call->owner->timers, &call->timer, now_ns + PORTION_NS);
 }
 
 static int start(struct upstream *upstream, struct attempt *attempt, int64_t now_ns) {
@@ -213,17 +231,25 @@ static int start(struct upstream *upstream, struct attempt *attempt, int64_t now
   return 0;
 }
 
-/* From inside an event the call is still in use; answer() frees it then. */
 static void cancel(struct upstream *upstream, struct attempt *attempt) {
   struct echo_call *call = attempt->transport;
   (void)upstream;
   if (!call) return;
   attempt->transport = NULL;
   call->attempt = NULL;
-  if (call->timer.slot != 0) free_call(call);
+  if (!call->sending) free_call(call);
 }
 
-static const struct upstream_ops ops = {.start = start, .cancel = cancel};
+static void pause_stream(struct upstream *upstream, struct attempt *attempt, bool paused) {
+  struct echo_call *call = attempt->transport;
+  (void)upstream;
+  if (!call) return;
+  call->paused = paused;
+  if (!paused && !call->sending && call->timer.slot == 0)
+    timer_arm(call->owner->timers, &call->timer, clock_now_ns());
+}
+
+static const struct upstream_ops ops = {.start = start, .cancel = cancel, .pause = pause_stream};
 
 struct upstream *echo_create(const struct provider_settings *settings, struct timers *timers) {
   struct echo *e = calloc(1, sizeof *e);

@@ -12,6 +12,7 @@
 #include "provider/local.h"
 #include "provider/provider.h"
 #include "provider/transfer.h"
+#include "sys/clock.h"
 #include "sys/timer.h"
 
 #include <errno.h>
@@ -126,7 +127,10 @@ void transfer_finish(struct transfer *t, struct upstream_result *result, int64_t
 }
 
 void transfer_grace(struct transfer *t, int64_t due_ns) {
-  timer_arm(t->owner->timers, &t->grace, due_ns);
+  if (due_ns == NS_NEVER)
+    timer_disarm(t->owner->timers, &t->grace);
+  else
+    timer_arm(t->owner->timers, &t->grace, due_ns);
 }
 
 struct buffer *transfer_scratch(struct transfer *t) {
@@ -240,7 +244,9 @@ static void cancel(struct upstream *upstream, struct attempt *attempt) {
 static void pause_stream(struct upstream *upstream, struct attempt *attempt, bool paused) {
   struct transfer *t = attempt->transport;
   (void)upstream;
-  if (t) curl_easy_pause(t->call.easy, paused ? CURLPAUSE_RECV : CURLPAUSE_CONT);
+  if (!t) return;
+  if (t->complete) reply_grace(t, paused, clock_now_ns());
+  curl_easy_pause(t->call.easy, paused ? CURLPAUSE_RECV : CURLPAUSE_CONT);
 }
 
 static const struct upstream_ops ops = {.start = start, .cancel = cancel, .pause = pause_stream};

@@ -39,12 +39,16 @@ void reply_reset(struct transfer *t) {
   t->failure = UPSTREAM_OK;
   t->failure_detail = NULL;
   t->events = t->malformed = 0;
-  t->finished = t->draining = false;
+  t->finished = t->complete = t->draining = false;
   t->sends = 0;
   if (t->stream) {
     sse_reset(&t->sse);
     openai_stream_init(&t->chunks);
   }
+}
+
+void reply_grace(struct transfer *t, bool held_back, int64_t now_ns) {
+  transfer_grace(t, t->complete && !held_back ? now_ns + DONE_GRACE_NS : NS_NEVER);
 }
 
 static size_t give_up(struct transfer *t, enum upstream_error error, const char *detail) {
@@ -190,8 +194,12 @@ static bool take_chunk(struct reading *r, const struct openai_chunk *chunk, cons
   struct transfer *t = r->t;
   const struct request *request = t->attempt->request;
   t->events++;
-  if (chunk->kind == OPENAI_CHUNK) t->finished = chunk->finished;
-  if (t->finished) transfer_grace(t, r->now_ns + DONE_GRACE_NS);
+  if (chunk->kind == OPENAI_CHUNK) {
+    int asked = request->spec.choices ? request->spec.choices : 1;
+    t->finished = chunk->finished;
+    t->complete = chunk->finished && __builtin_popcountll(t->chunks.ended) >= (asked < 64 ? asked : 64);
+  }
+  reply_grace(t, t->attempt->paused_ns != 0, r->now_ns);
   if (chunk->kind == OPENAI_USAGE && !request->spec.include_usage) return true;
   return send_event(t, event->bytes, event->size, chunk->content ? 1 : 0, r->now_ns);
 }
@@ -210,7 +218,10 @@ static bool take_event(void *ctx, const char *type, const char *data, size_t siz
     return false;
   }
   if (chunk.kind == OPENAI_DONE) {
-    send_done(t, r->now_ns);
+    if (t->events > 0)
+      send_done(t, r->now_ns);
+    else
+      end_stream(t, UPSTREAM_INVALID, "the stream was empty", r->now_ns);
     return false;
   }
   if (chunk.kind == OPENAI_FAILED || strcmp(type, "error") == 0) {

@@ -41,7 +41,8 @@ struct transfer {
   struct sse sse;
   struct openai_stream chunks;
   unsigned events, malformed;
-  bool finished; /* every choice has its finish_reason */
+  bool finished; /* every choice that was seen has its finish_reason */
+  bool complete; /* and there are as many as were asked for: only [DONE] is missing */
   bool draining; /* the attempt is over, the HTTP message not yet */
   struct timer
       grace;      /* what is allowed to take a little longer: [DONE], the end of the connection's answer */
@@ -56,6 +57,9 @@ size_t reply_take_header(char *bytes, size_t one, size_t size, void *transfer);
 
 void reply_reset(struct transfer *t);
 
+/* A complete stream may take a moment longer for [DONE], but not while its reader holds it back. */
+void reply_grace(struct transfer *t, bool held_back, int64_t now_ns);
+
 /* Stream: hands the events received so far to the pipeline. The transfer may be in other use when this
  * returns. */
 void reply_read_events(struct transfer *t, int64_t now_ns);
@@ -65,10 +69,10 @@ void reply_end(struct transfer *t, CURLcode code, int64_t now_ns);
 
 /* openai_upstream.c: ends the attempt with attempt_done. The transfer becomes idle, unless it is draining. */
 void transfer_finish(struct transfer *t, struct upstream_result *result, int64_t now_ns);
-void transfer_grace(struct transfer *t, int64_t due_ns);
-struct buffer *transfer_scratch(struct transfer *t);   /* the shard's, for one event */
-size_t transfer_limit(const struct transfer *t);       /* bytes of one answer */
-const char *transfer_name(const struct transfer *t);   /* of the provider, for logs */
-const char *transfer_secret(const struct transfer *t); /* the key: must not come back to anyone */
+void transfer_grace(struct transfer *t, int64_t due_ns); /* NS_NEVER: no more */
+struct buffer *transfer_scratch(struct transfer *t);     /* the shard's, for one event */
+size_t transfer_limit(const struct transfer *t);         /* bytes of one answer */
+const char *transfer_name(const struct transfer *t);     /* of the provider, for logs */
+const char *transfer_secret(const struct transfer *t);   /* the key: must not come back to anyone */
 
 #endif

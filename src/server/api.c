@@ -245,6 +245,7 @@ static bool read_spec(struct server *server, struct exchange *exchange, struct r
   spec->route = (uint16_t)route;
   spec->stream = parsed.stream;
   spec->include_usage = parsed.include_usage;
+  spec->choices = (uint8_t)parsed.n;
   spec->no_coalesce = exchange_header(exchange, "X-No-Coalesce") != NULL;
   spec->session = read_session(exchange, exchange_body(exchange, &size), &parsed, spec->tenant);
   spec->model_at = parsed.model_at;

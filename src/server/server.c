@@ -2,6 +2,7 @@
 
 #include "server/internal.h"
 
+#include "dialect/json_scan.h"
 #include "pipeline/plane.h"
 #include "store/store.h"
 #include "sys/clock.h"
@@ -54,7 +55,7 @@ int server_settings_check(const struct server_settings *s, char *error, size_t e
       {"server.shards", s->shards, 1, MAX_SHARDS},
       {"server.body_limit", (int64_t)s->body_limit, 1024, INT64_C(1) << 30},
       {"server.max_connections", s->max_connections, 1, 1000000},
-      {"server.max_depth", s->max_depth, 64, 1000},
+      {"server.max_depth", s->max_depth, 64, JSON_DEPTH_CEILING},
       {"server.header_timeout_s", s->header_timeout_s, 1, 3600},
       {"server.body_timeout_s", s->body_timeout_s, 1, 3600},
       {"server.idle_timeout_s", s->idle_timeout_s, 1, 86400},

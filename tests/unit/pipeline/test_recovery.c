@@ -48,6 +48,8 @@ static void who_fell_back_keeps_its_turn_before_the_less_urgent(void **state) {
   rig_ask(&rig, 1, (struct ask){.priority = PRIORITY_LOW, .no_coalesce = true});
   rig_until(&rig, MS(10));
   rig_ask(&rig, 0, (struct ask){.priority = PRIORITY_CRITICAL, .no_coalesce = true});
+  rig_until(&rig, MS(10));
+  plane_close_provider(rig.plane, 0, rig.now_ns + S(100)); /* the others go to the fallback at once */
   for (unsigned i = 2; i < 8; i++)
     rig_ask(&rig, i, (struct ask){.priority = PRIORITY_LOW, .no_coalesce = true});
   rig_until(&rig, S(20));
