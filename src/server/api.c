@@ -164,6 +164,16 @@ static void refuse(struct server *server, struct exchange *exchange, int status,
   reply_error(server, exchange, &refusal, NULL, 0);
 }
 
+static bool is_model_endpoint(const char *path) {
+  return !strcmp(path, "/v1/chat/completions") || !strcmp(path, "/v1/prompt");
+}
+
+void api_refused(struct server *server, const char *path, bool limited) {
+  if (!is_model_endpoint(path)) return;
+  count(server, COUNTER_requests_received);
+  count(server, limited ? COUNTER_requests_limited : COUNTER_requests_refused);
+}
+
 static bool read_priority(struct exchange *exchange, enum priority *priority) {
   const char *text = exchange_header(exchange, "X-Priority");
   *priority = PRIORITY_NORMAL;

@@ -28,8 +28,28 @@
 
 enum { DRAIN_LIMIT = 64 << 20, FIRST_BODY = 4096, FIRST_BACKLOG = 1024, BLOCK = 2048, MOST_ARGUMENTS = 64 };
 
+static void hold(struct exchange *ex, size_t size) {
+  if (!ex->front->settings.held) return;
+  atomic_fetch_add_explicit(ex->front->settings.held, (int64_t)size, memory_order_relaxed);
+  ex->held += size;
+}
+
+static void let_fall(struct exchange *ex, size_t size) {
+  if (size > ex->held) size = ex->held;
+  if (size) atomic_fetch_sub_explicit(ex->front->settings.held, (int64_t)size, memory_order_relaxed);
+  ex->held -= size;
+}
+
+static void drop_body(struct exchange *ex) {
+  let_fall(ex, ex->body_capacity);
+  free(ex->body);
+  ex->body = NULL;
+  ex->body_size = ex->body_capacity = 0;
+}
+
 static void release(struct exchange *ex) {
   if (ex->owned || ex->connection) return;
+  let_fall(ex, ex->held);
   if (ex->open) ex->front->open--;
   if (ex->response) MHD_destroy_response(ex->response);
   free(ex->body);
@@ -69,18 +89,22 @@ static enum MHD_Result queue(struct exchange *ex) {
 }
 
 /* The front's own answers. message: nothing that needs escaping in JSON. */
-static void refuse(struct exchange *ex, int status, const char *code, const char *message) {
-  char text[512];
-  int size = snprintf(
-      text, sizeof text,
-      "{\"error\":{\"message\":\"%s\",\"type\":\"invalid_request_error\",\"param\":null,\"code\":\"%s\"}}",
-      message, code);
+static void refuse(struct exchange *ex, int status, const char *type, const char *code, const char *message) {
+  char text[512], id[FRONT_ID_SIZE] = "";
+  struct front_header headers[2];
+  size_t count = 0;
+  int size = snprintf(text, sizeof text,
+                      "{\"error\":{\"message\":\"%s\",\"type\":\"%s\",\"param\":null,\"code\":\"%s\"}}",
+                      message, type, code);
+  if (ex->front->settings.refuses) ex->front->settings.refuses(ex->front->ctx, ex->path, status, id);
+  if (id[0]) headers[count++] = (struct front_header){"X-Request-Id", id};
+  if (status == 503) headers[count++] = (struct front_header){"Retry-After", "1"};
   ex->status = status;
   ex->response = MHD_create_response_from_buffer((size_t)size, text, MHD_RESPMEM_MUST_COPY);
   if (!ex->response)
     ex->state = EXCHANGE_ABORTED;
   else
-    dress(ex, "application/json", NULL, 0, true);
+    dress(ex, "application/json", headers, count, true);
 }
 
 static void escape_quotes(const char *from, char *to, size_t size) {
@@ -98,7 +122,13 @@ static void refuse_size(struct exchange *ex) {
       message, sizeof message,
       "the request body is larger than the limit of %zu bytes; send less, or raise server.body_limit_mib",
       ex->front->settings.body_limit);
-  refuse(ex, 413, "request_too_large", message);
+  refuse(ex, 413, "invalid_request_error", "request_too_large", message);
+}
+
+static void refuse_memory(struct exchange *ex) {
+  refuse(ex, 503, "overloaded_error", "memory_limit",
+         "The daemon holds as many bytes as it may (server.memory_mib). Try again after the time in "
+         "Retry-After.");
 }
 
 static enum MHD_Result answer_now(struct exchange *ex) {
@@ -153,7 +183,7 @@ static enum MHD_Result read_headers(struct exchange *ex, const char *version) {
   if (framing.refusal) {
     char message[200];
     escape_quotes(framing.refusal, message, sizeof message);
-    refuse(ex, 400, "bad_framing", message);
+    refuse(ex, 400, "invalid_request_error", "bad_framing", message);
     return answer_now(ex);
   }
   size_t limit = ex->front->settings.body_limit;
@@ -178,8 +208,12 @@ static bool grow_body(struct exchange *ex, size_t need) {
     capacity *= 2;
   if (ex->expected && capacity > ex->expected + 1 && ex->expected + 1 >= need) capacity = ex->expected + 1;
   if (capacity == ex->body_capacity) return true;
+  const struct front_settings *s = &ex->front->settings;
+  ex->overfull = s->has_room && !s->has_room(ex->front->ctx, capacity - ex->body_capacity);
+  if (ex->overfull) return false;
   char *body = realloc(ex->body, capacity);
   if (!body) return false;
+  hold(ex, capacity - ex->body_capacity);
   ex->body = body;
   ex->body_capacity = capacity;
   return true;
@@ -187,16 +221,19 @@ static bool grow_body(struct exchange *ex, size_t need) {
 
 static enum MHD_Result take_data(struct exchange *ex, const char *data, size_t size) {
   if (ex->state == EXCHANGE_RECEIVING && ex->body_size + size > ex->front->settings.body_limit) {
-    free(ex->body);
-    ex->body = NULL;
-    ex->body_size = ex->body_capacity = 0;
+    drop_body(ex);
+    ex->state = EXCHANGE_DRAINING;
+  }
+  bool fits = ex->state == EXCHANGE_RECEIVING && grow_body(ex, ex->body_size + size + 1);
+  if (ex->state == EXCHANGE_RECEIVING && ex->overfull) {
+    drop_body(ex);
     ex->state = EXCHANGE_DRAINING;
   }
   if (ex->state == EXCHANGE_DRAINING) {
     ex->drained += size;
     return ex->drained > DRAIN_LIMIT + ex->front->settings.body_limit ? MHD_NO : MHD_YES;
   }
-  if (ex->state != EXCHANGE_RECEIVING || !grow_body(ex, ex->body_size + size + 1)) return MHD_NO;
+  if (!fits) return MHD_NO;
   memcpy(ex->body + ex->body_size, data, size);
   ex->body_size += size;
   ex->body[ex->body_size] = '\0';
@@ -238,7 +275,10 @@ enum MHD_Result exchange_step(void *front, struct MHD_Connection *connection, co
   (void)connection;
   struct exchange *ex = *request;
   if (!ex) return MHD_NO;
-  if (ex->state == EXCHANGE_NEW) return read_headers(ex, version);
+  if (ex->state == EXCHANGE_NEW) {
+    ex->path = origin_form(path);
+    return read_headers(ex, version);
+  }
   if (*size) {
     enum MHD_Result result = take_data(ex, data, *size);
     *size = 0;
@@ -248,7 +288,10 @@ enum MHD_Result exchange_step(void *front, struct MHD_Connection *connection, co
   case EXCHANGE_RECEIVING:
     return dispatch(ex, path, method);
   case EXCHANGE_DRAINING:
-    refuse_size(ex);
+    if (ex->overfull)
+      refuse_memory(ex);
+    else
+      refuse_size(ex);
     return answer_now(ex);
   case EXCHANGE_HANDLED:
   case EXCHANGE_ANSWERED:
@@ -325,6 +368,7 @@ const char *exchange_body(const struct exchange *ex, size_t *size) {
 char *exchange_take_body(struct exchange *ex, size_t *size) {
   char *body = ex->body;
   *size = ex->body_size;
+  let_fall(ex, ex->body_capacity);
   ex->body = NULL;
   ex->body_size = ex->body_capacity = 0;
   return body;
@@ -354,7 +398,10 @@ void exchange_reply_owned(struct exchange *ex, int status, const char *content_t
   assert(ex->owned && !ex->stream);
   if (ex->state == EXCHANGE_HANDLED) {
     ex->response = MHD_create_response_from_buffer(size, body, MHD_RESPMEM_MUST_FREE);
-    if (ex->response) body = NULL;
+    if (ex->response) {
+      body = NULL;
+      hold(ex, size);
+    }
     ex->state = ex->response ? EXCHANGE_ANSWERED : EXCHANGE_ABORTED;
   }
   free(body);

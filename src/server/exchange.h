@@ -52,10 +52,12 @@ struct exchange {
   bool owned;     /* belongs to the handler */
   bool open;      /* counted in front->open */
   bool chunked;   /* came chunked: its connection is not reused */
+  bool overfull;  /* there was no room for its body */
   bool stream, ended, queued;
   const char *path, *method;
   char *body;
   size_t body_size, body_capacity, expected, drained;
+  size_t held;   /* of it and of the answer, as counted in settings.held */
   char *backlog; /* stream: bytes [sent, filled) wait for the daemon */
   size_t sent, filled, backlog_capacity;
   void *owner;

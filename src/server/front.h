@@ -6,9 +6,11 @@
  * thread.
  *
  * What the front settles itself, without calling the handler: ambiguous framing (400, RFC 9112 section 6.3),
- * bodies past the limit (413), headers or bodies that do not arrive in time (the connection is closed). A
- * connection is closed after a chunked request, and after any answer of the front's own. */
+ * bodies past the limit (413) or for which there is no memory (503), headers or bodies that do not arrive in
+ * time (the connection is closed). A connection is closed after a chunked request, and after any answer of
+ * the front's own. */
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -16,6 +18,8 @@
 struct evloop;
 struct exchange;
 struct front;
+
+enum { FRONT_ID_SIZE = 32 };
 
 struct front_settings {
   const char *host;          /* numeric IPv4 or IPv6 address */
@@ -26,7 +30,12 @@ struct front_settings {
   int64_t header_timeout_ns; /* from the connection, or a request's first line, to the end of its headers */
   int64_t body_timeout_ns;   /* from the end of the headers to the end of the body, however it drips */
   int64_t idle_timeout_ns;   /* between two requests */
-  int64_t write_timeout_ns;  /* without progress while an answer waits for its reader */
+  int64_t write_timeout_ns;  /* without progress (of a whole answer: little) while it waits for its reader */
+  /* Bodies that arrive and whole answers that are being sent are added to it; NULL: to nothing. */
+  _Atomic int64_t *held;
+  bool (*has_room)(void *ctx, size_t more); /* for a body that arrives; NULL: always */
+  /* The front refuses a request: writes the id that the answer bears; NULL: it bears none. */
+  void (*refuses)(void *ctx, const char *path, int status, char id[FRONT_ID_SIZE]);
 };
 
 struct front_header {

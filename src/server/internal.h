@@ -44,6 +44,8 @@ void reply_method(struct server *server, struct exchange *exchange, const char *
 bool reply_is_read(const struct exchange *exchange);
 
 void api_handle(struct server *server, struct exchange *exchange, int64_t now_ns);
+/* The front has refused a request for that path. limited: for want of memory. */
+void api_refused(struct server *server, const char *path, bool limited);
 void admin_handle(struct server *server, struct exchange *exchange, int64_t now_ns);
 
 /* Prometheus text, malloc'ed; NULL: out of memory. */

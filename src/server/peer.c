@@ -17,6 +17,10 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
+enum {
+  LEAST_PROGRESS = 16384
+}; /* bytes of a whole answer that its client acknowledges in a write time-out */
+
 #define LAST_MOMENT_NS NS_PER_S /* for a request that must be here already, or come now */
 
 static uint64_t acknowledged(int fd) {
@@ -69,8 +73,16 @@ static bool stuck(struct peer *peer) {
   struct exchange *ex = peer->exchange;
   if (ex && ex->stream && ex->sent == ex->filled && !ex->ended) return false;
   uint64_t now = acknowledged(peer->watch.fd), before = peer->acked;
+  uint64_t least = ex && !ex->stream ? LEAST_PROGRESS : 1; /* a stream's backlog is bounded besides */
   peer->acked = now;
-  return now == before;
+  return before != UINT64_MAX && now - before < least;
+}
+
+/* What the kernel still holds for a client that does not read would otherwise be sent for as long as it drips.
+ */
+static void forget_unsent(struct peer *peer) {
+  struct linger at_once = {.l_onoff = 1, .l_linger = 0};
+  setsockopt(peer->watch.fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
 }
 
 static void on_deadline(struct timer *timer, int64_t now_ns) {
@@ -78,6 +90,7 @@ static void on_deadline(struct timer *timer, int64_t now_ns) {
   if (peer->deadline_ns == NS_NEVER) return;
   if (now_ns >= peer->deadline_ns) {
     if (peer->phase != PEER_SENDING || stuck(peer)) {
+      if (peer->phase == PEER_SENDING) forget_unsent(peer);
       peer_cut(peer);
       if (peer->exchange) exchange_client_left(peer->exchange, now_ns);
       return;

@@ -180,6 +180,19 @@ static void metrics(struct server *server, struct exchange *exchange) {
     reply_json(server, exchange, 503, NULL);
 }
 
+static bool has_room(void *ctx, size_t more) {
+  const struct plane *plane = ((struct server *)ctx)->env.plane;
+  double ceiling = tunable_get(&plane->tunables, TUNABLE_memory_mib) * 1048576.0;
+  int64_t held = atomic_load_explicit(&plane->bytes_in_flight, memory_order_relaxed);
+  return (double)held + (double)more <= ceiling;
+}
+
+static void front_refuses(void *ctx, const char *path, int status, char id[FRONT_ID_SIZE]) {
+  struct server *server = ctx;
+  server_new_id(server, id);
+  api_refused(server, path, status == 503);
+}
+
 static void handle(void *ctx, struct exchange *exchange, int64_t now_ns) {
   struct server *server = ctx;
   const char *path = exchange_path(exchange);
@@ -215,7 +228,10 @@ struct server *server_create(const struct server_env *env, char *error, size_t e
                                     .header_timeout_ns = s->header_timeout_s * NS_PER_S,
                                     .body_timeout_ns = s->body_timeout_s * NS_PER_S,
                                     .idle_timeout_ns = s->idle_timeout_s * NS_PER_S,
-                                    .write_timeout_ns = s->write_timeout_s * NS_PER_S};
+                                    .write_timeout_ns = s->write_timeout_s * NS_PER_S,
+                                    .held = &env->plane->bytes_in_flight,
+                                    .has_room = has_room,
+                                    .refuses = front_refuses};
   server->front = front_create(env->loop, &settings, handle, server, error, error_size);
   if (server->front) return server;
   free(server);

@@ -8,7 +8,8 @@ import time
 import unittest
 from urllib.parse import urlparse
 
-from harness import ECHO, Daemon
+from harness import ECHO, Daemon, wait_for
+from proving import metrics
 
 CHAT = {"model": "auto", "messages": [{"role": "user", "content": "hello"}]}
 
@@ -114,6 +115,29 @@ class Hostile(unittest.TestCase):
             with self.subTest(raw=raw[:200]):
                 error, _ = self.refused(413, raw)
                 self.assertRegex(error["message"], r"1048576 bytes; .* server\.body_limit_mib")
+
+    def count(self, name):
+        return metric(self.daemon, name)
+
+    def test_what_the_front_refuses_is_counted_and_has_an_id(self):
+        before = self.count("requests_received_total"), self.count("requests_refused_total")
+        for raw in (request("POST", "/v1/chat/completions", b"", "Content-Length: 99999999"),
+                    request("POST", "/v1/prompt", b"x" * ((1 << 20) + 1)),
+                    request("POST", "/v1/chat/completions", b"", "Transfer-Encoding: gzip")):
+            self.assertIn("X-Request-Id: req-", self.answers(raw)[0][1])
+        after = self.count("requests_received_total"), self.count("requests_refused_total")
+        self.assertEqual((after[0] - before[0], after[1] - before[1]), (3, 3))
+
+    def test_a_long_stream_of_echo_waits_for_its_reader(self):
+        words = {"model": "auto", "stream": True, "messages": [{"role": "user", "content": "word " * 20000}]}
+        with socket.create_connection(self.address, timeout=20) as s:
+            s.sendall(request("POST", "/v1/chat/completions", json.dumps(words).encode()))
+            time.sleep(1)
+            got = b""
+            while part := s.recv(1 << 16):
+                got += part
+        self.assertEqual(got.count(b'"content":"word') + got.count(b'"content":" word'), 20000)
+        self.assertIn(b"data: [DONE]", got[-100:])
 
     def test_framing(self):
         ask = json.dumps(CHAT).encode()
@@ -260,6 +284,69 @@ class Hostile(unittest.TestCase):
                      {"reason": "x" * 100000}, {"unknown_key": 1}):
             with self.subTest(more=str(more)[:60]):
                 self.refused(400, request("PUT", path, json.dumps({"value": 4, **more}).encode()))
+
+
+class Memory(unittest.TestCase):
+    """server.memory_mib covers bodies while they arrive and answers while they are read."""
+
+    def setUp(self):
+        self.daemon = Daemon("[server]\nmemory_mib = 16\nbody_limit_mib = 8\nwrite_timeout_s = 2\n" + ECHO)
+        self.addCleanup(self.daemon.discard)
+        where = urlparse(self.daemon.url)
+        self.address = (where.hostname, where.port)
+
+    def held(self):
+        return metric(self.daemon, "bytes_in_flight")
+
+    def connect(self, raw):
+        s = socket.create_connection(self.address, timeout=10)
+        self.addCleanup(s.close)
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        s.sendall(raw)
+        return s
+
+    def test_uploads_that_are_not_finished(self):
+        half = request("POST", "/v1/chat/completions", b"", "Content-Length: %d" % (8 << 20)) + b" " * (5 << 20)
+        uploads = []
+        for _ in range(8):
+            try:
+                uploads.append(self.connect(half))
+            except OSError:
+                pass
+        wait_for(lambda: self.held() > 4 << 20)
+        self.assertLess(self.held(), 17 << 20)
+        self.assertEqual(self.daemon.chat()[0], 200)
+        for s in uploads:
+            s.close()
+        self.assertTrue(wait_for(lambda: self.held() == 0))
+
+    def test_a_body_that_finds_no_room_is_told_so(self):
+        first = self.connect(request("POST", "/v1/chat/completions", b"", "Content-Length: %d" % (8 << 20)) + b" " * (5 << 20))
+        second = self.connect(request("POST", "/v1/chat/completions", b"", "Content-Length: %d" % (8 << 20)) + b" " * (5 << 20))
+        self.assertTrue(wait_for(lambda: self.held() > 12 << 20))
+        s = self.connect(request("POST", "/v1/chat/completions", b" " * (6 << 20)))
+        answer = Hostile.hear(s).decode()
+        self.assertIn(" 503 ", answer.splitlines()[0])
+        self.assertIn("Retry-After: 1", answer)
+        self.assertIn("server.memory_mib", answer)
+        first.close(), second.close()
+
+    def test_an_answer_whose_reader_drips_is_counted_and_cut(self):
+        words = json.dumps({"model": "auto", "messages": [{"role": "user", "content": "word " * (1 << 20)}]}).encode()
+        s = self.connect(request("POST", "/v1/chat/completions", words))
+        self.assertTrue(wait_for(lambda: self.held() > 5 << 20))
+        end = time.monotonic() + 20
+        try:
+            while time.monotonic() < end and s.recv(512):
+                time.sleep(0.2)
+        except OSError:
+            pass
+        self.assertLess(time.monotonic(), end)
+        self.assertTrue(wait_for(lambda: self.held() == 0))
+
+
+def metric(daemon, name):
+    return metrics(daemon).get(name, 0.0)
 
 
 if __name__ == "__main__":

@@ -415,6 +415,45 @@ static void a_malformed_event_is_skipped_and_counted(void **state) {
   assert_int_equal(call.request.attempt.malformed, 1);
 }
 
+static void a_stream_of_nothing_but_its_end_is_invalid(void **state) {
+  (void)state;
+  static const char *const nothing[] = {"[DONE]", NULL};
+  static const char *const rubbish[] = {"hello", "{\"id\":\"t\",\"choi", "[DONE]", NULL};
+  const char *const *const all[] = {nothing, rubbish};
+  for (int i = 0; i < 2; i++) {
+    open_stream(all[i], CHUNKED_END);
+    call_run(&call, rig, true);
+    assert_int_equal(call.result.error, UPSTREAM_INVALID);
+    assert_events("");
+    close_stub(NULL);
+  }
+}
+
+/* The second choice begins when the first is over, and later than a missing [DONE] is waited for. */
+static void choices_that_come_one_after_the_other_are_waited_for(void **state) {
+  (void)state;
+  static const char *const first[] = {
+      "{\"id\":\"t\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"},\"finish_reason\":\"stop\"}]}",
+      NULL};
+  open_stream(first, KEEP_OPEN);
+  call_init(&call, rig, BODY, true);
+  call.request.spec.choices = 2;
+  assert_int_equal(call_start(&call), 0);
+  assert_false(call_wait(&call, 2500));
+  call_cancel(&call);
+  close_stub(NULL);
+  static const char *const both[] = {
+      "{\"id\":\"t\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"},\"finish_reason\":\"stop\"}]}",
+      "{\"id\":\"t\",\"choices\":[{\"index\":1,\"delta\":{\"content\":\"b\"},\"finish_reason\":\"stop\"}]}",
+      NULL};
+  open_stream(both, KEEP_OPEN);
+  call_init(&call, rig, BODY, true);
+  call.request.spec.choices = 2;
+  assert_int_equal(call_start(&call), 0);
+  assert_true(call_wait(&call, 2500));
+  assert_int_equal(call.result.error, UPSTREAM_OK);
+}
+
 static void a_stream_of_nothing_sensible_is_invalid(void **state) {
   (void)state;
   static const char *const rubbish[] = {"hello", "world", NULL};
@@ -677,6 +716,8 @@ int main(void) {
       TEST(the_end_is_told_at_done_though_the_socket_stays_open),
       TEST(a_stream_without_an_end_was_cut),
       TEST(a_malformed_event_is_skipped_and_counted),
+      TEST(a_stream_of_nothing_but_its_end_is_invalid),
+      TEST(choices_that_come_one_after_the_other_are_waited_for),
       TEST(a_stream_of_nothing_sensible_is_invalid),
       TEST(an_error_inside_a_stream_fails_it),
       TEST(a_stream_may_come_byte_by_byte),
