@@ -149,9 +149,11 @@ static int put_ledger(void *ctx, const struct ledger_row *row) {
   struct narrator *n = ctx;
   char end[64] = "";
   bool episode = strcmp(row->kind, "episode") == 0;
+  bool goes_on =
+      episode && row->count > 1 && !row->snapshot_after; /* told when it began, and when it is over */
   if (episode) snprintf(end, sizeof end, "%lld %g", (long long)row->count, row->to);
   remember(n->changes, row->id, row->name ? row->name : "");
-  if ((!episode || remember(n->episodes, row->id, end)) && !n->hushed) tell_ledger(n, row);
+  if ((!episode || (!goes_on && remember(n->episodes, row->id, end))) && !n->hushed) tell_ledger(n, row);
   return n->inner->ledger(n->inner->ctx, row);
 }
 

@@ -95,6 +95,26 @@ static void each_change_is_a_line_with_its_reason(void **state) {
   assert_non_null(strstr(text, "route        route:auto: a leads\n"));
 }
 
+static void tell_an_episode(struct store_sink *sink) {
+  struct ledger_row row = change(8, "concurrency_limit.a", "controller:gradient2");
+  row.kind = "episode";
+  row.least = 3;
+  row.most = 9;
+  for (row.count = 1; row.count <= 5; row.count++, row.to++)
+    sink->ledger(sink->ctx, &row);
+  row.snapshot_after = "abc";
+  sink->ledger(sink->ctx, &row);
+}
+
+static void an_episode_is_told_when_it_begins_and_when_it_is_over(void **state) {
+  (void)state;
+  const char *text = heard(tell_an_episode);
+  assert_int_equal(lines(text), 2);
+  assert_int_equal(passed, 6);
+  assert_non_null(strstr(text, "concurrency_limit.a 3 -> 5 by"));
+  assert_non_null(strstr(text, "concurrency_limit.a 3 -> 10 in 6 steps"));
+}
+
 static void tell_judgement(struct store_sink *sink) {
   struct ledger_row row = change(7, "retry_attempts", "http");
   sink->ledger(sink->ctx, &row);
@@ -179,6 +199,7 @@ int main(void) {
       cmocka_unit_test(each_change_is_a_line_with_its_reason),
       cmocka_unit_test(changes_with_one_reason_are_one_line_and_its_judgement_is_not_told_again),
       cmocka_unit_test(what_was_just_said_is_not_said_again),
+      cmocka_unit_test(an_episode_is_told_when_it_begins_and_when_it_is_over),
       cmocka_unit_test(a_judgement_names_what_it_judges),
       cmocka_unit_test(an_incident_is_told_once_when_it_opens_and_once_when_it_closes),
   };
