@@ -78,7 +78,8 @@ static bool stuck(struct peer *peer) {
   return before != UINT64_MAX && now - before < least;
 }
 
-/* What the kernel still holds for a client that does not read would otherwise be sent for as long as it drips.
+/* What the kernel still holds for a client that does not read would otherwise be sent for as long as it
+ * drips.
  */
 static void forget_unsent(struct peer *peer) {
   struct linger at_once = {.l_onoff = 1, .l_linger = 0};
