@@ -128,7 +128,7 @@ static bool read_arm(const cJSON *o, struct experiment *e, int arm) {
 
 char *experiment_save(const struct experiment *e, int64_t now_ns) {
   cJSON *o = cJSON_CreateObject();
-  cJSON_AddNumberToObject(o, "age_s", (double)(now_ns - e->began_ns) / (double)NS_PER_S);
+  cJSON_AddNumberToObject(o, "age_s", fmax(0.0, (double)(now_ns - e->began_ns) / (double)NS_PER_S));
   cJSON_AddNumberToObject(o, "groups", (double)e->switchback.number);
   cJSON_AddNumberToObject(o, "left_out", (double)e->left_out);
   cJSON_AddItemToObject(o, "control", arm_json(e, CONTROL));

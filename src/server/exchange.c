@@ -209,7 +209,8 @@ static bool grow_body(struct exchange *ex, size_t need) {
   if (ex->expected && capacity > ex->expected + 1 && ex->expected + 1 >= need) capacity = ex->expected + 1;
   if (capacity == ex->body_capacity) return true;
   const struct front_settings *s = &ex->front->settings;
-  ex->overfull = s->has_room && !s->has_room(ex->front->ctx, capacity - ex->body_capacity);
+  bool small = capacity <= FIRST_BODY; /* or nobody could raise the limit any more */
+  ex->overfull = !small && s->has_room && !s->has_room(ex->front->ctx, capacity - ex->body_capacity);
   if (ex->overfull) return false;
   char *body = realloc(ex->body, capacity);
   if (!body) return false;
