@@ -39,6 +39,7 @@ struct actuator {
   int64_t hold_until_ms;  /* wall; 0: free, INT64_MAX: until released */
   int64_t experiment;     /* that leases it; 0: none */
   double file_value;      /* NAN: the configuration does not say */
+  bool set_at_start;      /* by the file, which says something new, or the environment */
   char author[NAME_SIZE]; /* of the present value */
   struct episode episode;
 };

@@ -123,6 +123,7 @@ static void restore_value(struct loop *loop, struct tunable_key key, const struc
     reason = "set in the environment";
   }
   a->file_value = file;
+  a->set_at_start = !isnan(environment) || (stored && !isnan(file) && !same(stored->file_value, file));
   if (stored) a->hold_until_ms = stored->hold_until_ms;
   tunable_set(&loop->plane->tunables, key, tunable_clamp(key.id, was, value_now(loop, key)));
   snprintf(a->author, sizeof a->author, "%s", actor);
@@ -141,10 +142,13 @@ static void undo_unjudged(struct loop *loop, const struct ledger_row *row) {
                                  .low = NAN,
                                  .high = NAN,
                                  .words = "the daemon stopped before this was judged: undone"};
-  if (tunable_find(row->name, loop->plane->provider_names, loop->plane->provider_count, &key) == 0 &&
-      value_now(loop, key) == row->to) {
+  bool known = tunable_find(row->name, loop->plane->provider_names, loop->plane->provider_count, &key) == 0;
+  if (known && actuator_of(loop, key)->set_at_start) {
+    judged.outcome = "superseded";
+    judged.words = "the configuration says anew what it is to be";
+  } else if (known && value_now(loop, key) == row->to) {
     actuator_of(loop, key)->hold_until_ms = 0;
-    apply_change(loop, key, row->from, "rollback", judged.words, NULL, row->id);
+    apply_change(loop, key, within_provider(loop, key, row->from), "rollback", judged.words, NULL, row->id);
   }
   loop->sink->judgement(loop->sink->ctx, &judged);
 }

@@ -148,7 +148,7 @@ void attempt_close(struct request *r, enum attempt_result result, int64_t now_ns
     o->tried[o->tried_count].provider = (uint8_t)provider;
     o->tried[o->tried_count++].result = (uint8_t)result;
   }
-  p->blocked = (struct lanes_skip){0};
+  lanes_look_again(&p->blocked);
   if (r->begun && result != ATTEMPT_OK) book_usage(r, NULL);
   r->phase = PHASE_WAITING;
 }

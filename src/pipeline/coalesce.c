@@ -18,7 +18,6 @@ struct flight {
   struct request *leader; /* NULL once landed */
   struct request *waiters;
   size_t waiter_count;
-  int64_t deadline_ns; /* the latest */
   unsigned references;
   bool landed, detached;
   struct landing landing;
@@ -83,7 +82,6 @@ static struct flight *take_off(struct coalesce *c, const struct coalesce_key *ke
   if (!f) return NULL;
   f->key = *key;
   f->leader = leader;
-  f->deadline_ns = leader->deadline_ns;
   f->references = 1;
   f->next = *bucket_of(c, key);
   *bucket_of(c, key) = f;
@@ -104,7 +102,6 @@ enum coalesce_role coalesce_enter(struct coalesce *c, const struct coalesce_key 
     request->next_waiter = f->waiters;
     f->waiters = request;
     f->waiter_count++;
-    if (request->deadline_ns > f->deadline_ns) f->deadline_ns = request->deadline_ns;
     role = COALESCE_JOINED;
   }
   pthread_mutex_unlock(&c->lock);
@@ -113,7 +110,9 @@ enum coalesce_role coalesce_enter(struct coalesce *c, const struct coalesce_key 
 
 int64_t coalesce_deadline(struct coalesce *c, const struct flight *flight) {
   pthread_mutex_lock(&c->lock);
-  int64_t deadline_ns = flight->deadline_ns;
+  int64_t deadline_ns = flight->leader && !flight->detached ? flight->leader->deadline_ns : 0;
+  for (const struct request *w = flight->waiters; w; w = w->next_waiter)
+    if (w->deadline_ns > deadline_ns) deadline_ns = w->deadline_ns;
   pthread_mutex_unlock(&c->lock);
   return deadline_ns;
 }

@@ -38,21 +38,25 @@ int64_t lanes_urgency(const struct request *r, int64_t now_ns, int64_t promotion
   return lane > 0 ? lane : 0;
 }
 
-void lanes_skip(struct lanes_skip *skip, const struct request *r) {
-  if (r->spent == 0 || skip->count == LANES_NARROWER) {
+void lanes_skip(struct lanes_skip *skip, struct request *r) {
+  r->passed_over = skip->round;
+  if (r->spent == 0) {
     skip->routes |= UINT64_C(1) << r->spec.route;
-    return;
+  } else if (skip->count < LANES_NARROWER) {
+    skip->narrower[skip->count].route = r->spec.route;
+    skip->narrower[skip->count++].spent = r->spent;
   }
-  skip->narrower[skip->count].route = r->spec.route;
-  skip->narrower[skip->count++].spent = r->spent;
+}
+
+void lanes_look_again(struct lanes_skip *skip) {
+  *skip = (struct lanes_skip){.round = skip->round + 1 ? skip->round + 1 : 1};
 }
 
 static bool is_skipped(const struct lanes_skip *skip, const struct request *r) {
-  if (skip->routes >> r->spec.route & 1) return true;
-  for (unsigned i = 0; i < skip->count; i++) {
-    uint32_t spent = skip->narrower[i].spent;
-    if (skip->narrower[i].route == r->spec.route && (r->spent & spent) == spent) return true;
-  }
+  if (r->passed_over == skip->round) return true;
+  if (r->spent == 0) return skip->routes >> r->spec.route & 1;
+  for (unsigned i = 0; i < skip->count; i++)
+    if (skip->narrower[i].route == r->spec.route && skip->narrower[i].spent == r->spent) return true;
   return false;
 }
 

@@ -20,12 +20,13 @@ struct lanes {
   _Atomic size_t depth;
 };
 
-/* Requests that no candidate is free for, known by their route and the candidates that they have given up:
- * what is not free for one is free for nobody with fewer to choose from. */
+/* Requests that had to wait when they were looked at. All that are alike, of the same route and with the same
+ * candidates given up, would have to, too. Where there are many kinds, the last ones are known one by one. */
 enum { LANES_NARROWER = 8 };
 
 struct lanes_skip {
-  uint64_t routes; /* bit i: route i, whatever was given up */
+  uint32_t round;  /* of looking; request->passed_over says in which one it was */
+  uint64_t routes; /* bit i: of route i, those that have given up nothing */
   unsigned count;
   struct {
     uint16_t route;
@@ -33,7 +34,8 @@ struct lanes_skip {
   } narrower[LANES_NARROWER];
 };
 
-void lanes_skip(struct lanes_skip *skip, const struct request *request); /* and all that are alike */
+void lanes_skip(struct lanes_skip *skip, struct request *request); /* and all that are alike */
+void lanes_look_again(struct lanes_skip *skip);                    /* something was freed: skips nobody */
 
 void lanes_push(struct lanes *l, struct request *request);       /* behind its lane */
 void lanes_push_front(struct lanes *l, struct request *request); /* keeps its turn: it was in line before */

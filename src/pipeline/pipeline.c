@@ -32,7 +32,7 @@ static bool has_room(const struct pipeline *p, enum stage stage) {
 static void unblock(struct timer *timer, int64_t now_ns) {
   struct pipeline *p = (struct pipeline *)((char *)timer - offsetof(struct pipeline, unblock));
   (void)now_ns;
-  p->blocked = (struct lanes_skip){0};
+  lanes_look_again(&p->blocked);
 }
 
 struct pipeline *pipeline_create(const struct pipeline_env *env, int64_t now_ns) {
@@ -43,6 +43,7 @@ struct pipeline *pipeline_create(const struct pipeline_env *env, int64_t now_ns)
   rng_seed(&p->rng, env->seed, env->shard);
   p->next_id = env->first_id + env->shard;
   p->unblock.fire = unblock;
+  lanes_look_again(&p->blocked);
   return p;
 }
 

@@ -92,6 +92,7 @@ struct request {
   uint32_t spent;                /* candidates given up, one bit each */
   bool treated;                  /* session in the treatment arm of the SESSION experiment */
   bool begun;                    /* the client has its first event */
+  uint32_t passed_over;          /* the last round in which it had to wait: struct lanes_skip */
   bool surveyed, pinned;         /* its candidates were looked at; its next try is at the same one */
   int64_t reopens_ns;            /* the first provider that it was turned away from; 0: none did */
   int last_status;               /* of the last failed attempt, with what the provider said */

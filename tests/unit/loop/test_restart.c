@@ -157,6 +157,27 @@ static void a_value_set_without_a_guard_ends_the_trial_on_it(void **state) {
   close_set(&s);
 }
 
+/* A person tried a value, found it good, and wrote it into the file. */
+static void what_the_file_says_anew_is_no_unjudged_trial(void **state) {
+  (void)state;
+  static struct stage_set s;
+  static double file[TUNABLES][MAX_PROVIDERS];
+  open_set(&s, false);
+  for (int id = 0; id < TUNABLES; id++)
+    for (int p = 0; p < MAX_PROVIDERS; p++)
+      file[id][p] = NAN;
+  file[TUNABLE_retry_attempts][0] = 9;
+  struct value_row values[] = {{"retry_attempts", 9, 3, INT64_MAX, "http"}};
+  struct ledger_row open[] = {
+      {.id = 12, .kind = "change", .name = "retry_attempts", .from = 3, .to = 9, .trial = 12}};
+  struct store_state stored = {
+      .values = values, .value_count = 1, .open_trials = open, .open_trial_count = 1, .last_ledger_id = 12};
+  assert_int_equal(loop_restore(s.loop, &stored, file, NULL, s.rig.now_ns, s.wall_ms), 0);
+  assert_true(value(&s, TUNABLE_retry_attempts) == 9);
+  assert_string_equal(s.kept.outcome, "superseded");
+  close_set(&s);
+}
+
 static void an_open_episode_is_written_while_it_goes_on(void **state) {
   (void)state;
   static struct stage_set s;
@@ -256,6 +277,7 @@ int main(void) {
       cmocka_unit_test(a_change_that_could_not_be_committed_leaves_no_trial_to_undo_later),
       cmocka_unit_test(a_stop_that_is_not_on_disk_is_not_answered_with_200),
       cmocka_unit_test(a_value_set_without_a_guard_ends_the_trial_on_it),
+      cmocka_unit_test(what_the_file_says_anew_is_no_unjudged_trial),
       cmocka_unit_test(an_open_episode_is_written_while_it_goes_on),
       cmocka_unit_test(refusals_count_once_however_many_rewards_come),
       cmocka_unit_test(an_old_answer_is_learned_from_once),

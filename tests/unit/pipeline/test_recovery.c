@@ -208,6 +208,64 @@ static void a_call_whose_leader_left_is_paid_for_once(void **state) {
   rig_close(&rig);
 }
 
+/* More kinds of waiting requests than can be told apart in short: each is looked at once a round. */
+static void every_kind_of_waiting_request_is_looked_at_once(void **state) {
+  (void)state;
+  static struct request requests[20];
+  static struct lanes lanes;
+  struct lanes_skip skip = {0};
+  unsigned seen = 0, wide = 0;
+  memset(requests, 0, sizeof requests);
+  memset(&lanes, 0, sizeof lanes);
+  for (unsigned i = 0; i < 20; i++) {
+    requests[i].spent = i < 19 ? i + 1 : 0;
+    lanes_push(&lanes, &requests[i]);
+  }
+  for (int round = 0; round < 2; round++) {
+    lanes_look_again(&skip);
+    for (struct request *r; (r = lanes_first(&lanes, 0, S(1), &skip)) && seen < 100; seen++) {
+      wide += r->spent == 0;
+      lanes_skip(&skip, r);
+    }
+  }
+  assert_int_equal(seen, 40);
+  assert_int_equal(wide, 2);
+}
+
+static void who_has_nobody_left_to_ask_is_told_at_once(void **state) {
+  static const struct act fails[] = {{.what = RESET, .after_ns = MS(100), .retry_after_ns = -1},
+                                     {.what = ANSWER, .after_ns = S(3)}};
+  (void)state;
+  static struct rig rig;
+  rig_open(&rig, true, fails, 2, NULL, 0);
+  rig_set(&rig, TUNABLE_concurrency_limit, 1);
+  rig_set(&rig, TUNABLE_retry_attempts, 0);
+  rig_ask(&rig, 0, (struct ask){.priority = PRIORITY_LOW, .no_coalesce = true});
+  for (unsigned i = 1; i < 4; i++)
+    rig_ask(&rig, i, (struct ask){.priority = PRIORITY_HIGH, .no_coalesce = true});
+  int64_t begun_ns = rig.now_ns;
+  rig_until(&rig, S(20));
+  assert_int_equal(rig.clients[0].status, 503);
+  assert_true(rig.clients[0].finished_ns - begun_ns < MS(200));
+  rig_assert_conserved(&rig);
+  rig_close(&rig);
+}
+
+static void a_leader_whose_waiters_left_is_alone_again(void **state) {
+  static const struct act refuses[] = {
+      {.what = STATUS, .status = 429, .after_ns = MS(100), .retry_after_ns = S(5)}};
+  (void)state;
+  static struct rig rig;
+  rig_open(&rig, true, refuses, 1, NULL, 0);
+  rig_ask(&rig, 0, (struct ask){.deadline_ns = S(2)});
+  struct request *waiter = rig_ask(&rig, 1, (struct ask){.deadline_ns = S(60)});
+  rig_until(&rig, MS(50));
+  request_cancel(waiter, rig.now_ns);
+  rig_until(&rig, S(1));
+  assert_int_equal(rig.clients[0].status, 429);
+  rig_close(&rig);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(two_providers_that_refuse_at_once_are_not_asked_in_turns_for_ever),
@@ -222,6 +280,9 @@ int main(void) {
       cmocka_unit_test(a_stream_that_breaks_is_booked_as_far_as_it_came),
       cmocka_unit_test(with_one_provider_nobody_falls_back),
       cmocka_unit_test(a_call_whose_leader_left_is_paid_for_once),
+      cmocka_unit_test(every_kind_of_waiting_request_is_looked_at_once),
+      cmocka_unit_test(who_has_nobody_left_to_ask_is_told_at_once),
+      cmocka_unit_test(a_leader_whose_waiters_left_is_alone_again),
   };
   return cmocka_run_group_tests_name("recovery", tests, NULL, NULL);
 }
