@@ -3,6 +3,8 @@
 
 #include "rig.h"
 
+#include "pipeline/lanes.h"
+
 static const struct act answer[] = {{.what = ANSWER, .after_ns = MS(100)}};
 static const struct act slow_answer[] = {{.what = ANSWER, .after_ns = S(1)}};
 static const struct act denied[] = {{.what = STATUS, .status = 401, .retry_after_ns = -1}};
