@@ -160,7 +160,8 @@ static struct worth worth_with(struct run *r, const struct channel *channel, int
     *shared = worth_of(r->world, r->scenario, WARM_NS, WARM_NS + COST_NS);
     _exit(0);
   }
-  waitpid(child, NULL, 0);
+  int status = -1;
+  if (child < 0 || waitpid(child, &status, 0) != child || status != 0) _exit(1); /* await_job tells */
   struct worth worth = *shared;
   munmap(shared, sizeof *shared);
   return worth;
@@ -259,7 +260,7 @@ static void judge_channel(int c, const struct harm *harms, unsigned seeds, bool 
     const struct harm *h = &harms[s * CHANNELS];
     cost += h->cost / seeds;
     mild += h->step < 0;
-    if (h->step < 0 || !(h->undone_s <= limit)) continue;
+    if (h->step < 0 || h->status != 200 || !h->why[0] || !(h->undone_s <= limit)) continue;
     times[in_time++] = h->undone_s;
     last = h;
   }

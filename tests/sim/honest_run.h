@@ -37,6 +37,16 @@ struct run {
   struct world *world;
 };
 
+static int64_t quiet_from_ns = NS_NEVER; /* from then on no request comes */
+
+static void fall_quiet(struct scenario *s) {
+  struct scenario_event *quiet = &s->events[s->event_count++];
+  scenario_event_init(quiet, "flash_crowd");
+  quiet->at_ns = quiet_from_ns;
+  quiet->until_ns = NS_NEVER;
+  quiet->factor = 1e-9;
+}
+
 static void open_run(struct run *r, uint64_t seed, int64_t length_ns, double rps, double lambda) {
   char error[256];
   r->scenario = scenario_load(scenario_path, seed, error, sizeof error);
@@ -44,6 +54,7 @@ static void open_run(struct run *r, uint64_t seed, int64_t length_ns, double rps
     r->scenario->length_ns = length_ns;
     r->scenario->mean_rps = rps;
     r->scenario->event_count = 0;
+    if (quiet_from_ns != NS_NEVER) fall_quiet(r->scenario);
     snprintf(r->scenario->daily_shape, sizeof r->scenario->daily_shape, "flat");
     if (lambda > 0) r->scenario->lambda_per_usd = lambda;
     r->data = dataset_load(r->scenario, data_path, 0, error, sizeof error);
@@ -92,11 +103,19 @@ static void *share(size_t size) {
   return mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 }
 
+/* False: there was none. A child that did not end well spoils the proof. */
+static bool await_job(void) {
+  int status;
+  if (wait(&status) < 0) return false;
+  if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) fall_short("a run crashed");
+  return true;
+}
+
 static void run_jobs(job *run, void *results, size_t size, uint64_t first_seed, unsigned seeds,
                      const int *args, unsigned n) {
   unsigned running = 0;
   for (unsigned i = 0; i < seeds * n; i++) {
-    if (running == AT_ONCE && wait(NULL) > 0) running--;
+    if (running == AT_ONCE && await_job()) running--;
     fflush(NULL);
     if (fork() == 0) {
       run((char *)results + i * size, first_seed + i / n, args[i % n]);
@@ -104,7 +123,7 @@ static void run_jobs(job *run, void *results, size_t size, uint64_t first_seed, 
     }
     running++;
   }
-  while (wait(NULL) > 0)
+  while (await_job())
     continue;
 }
 

@@ -1,6 +1,6 @@
 /* prove-honest: the loop leaves alone what it has no reason to move, undoes what does harm and nothing else.
  *
- * - idle: an hour without a request; no tunable moves
+ * - idle: an hour without a request, from the start and after an hour of traffic; no tunable moves
  * - day: a stationary day with everything on, one experiment, and 96 guarded changes that are proven to have
  * no effect at this load; at most one of them is undone, mean over the seeds; each is ledgered and judged;
  * what is held stays where it was put
@@ -24,18 +24,39 @@ enum { CHANGES = 96 };
 
 /* ---- idle ---- */
 
-static bool idle_moves_nothing(uint64_t seed) {
+static void note_values(struct world *world, double values[TUNABLES][MAX_PROVIDERS]) {
+  for (unsigned id = 0; id < TUNABLES; id++)
+    for (unsigned p = 0; p < MAX_PROVIDERS; p++)
+      values[id][p] = tunable_of(&world_plane(world)->tunables, (enum tunable_id)id, p);
+}
+
+/* An hour without a request, after as much traffic as said: values as they are, not only as they are told.
+ * Instances may fall to their minimum. */
+static unsigned moves_in_a_quiet_hour(uint64_t seed, int64_t traffic_ns) {
+  static double before[TUNABLES][MAX_PROVIDERS], after[TUNABLES][MAX_PROVIDERS];
   struct run r;
-  open_run(&r, seed, 60 * MINUTE, 1e-9, 0);
+  int64_t settled_ns = traffic_ns + 2 * MINUTE; /* the last answers are out */
+  quiet_from_ns = traffic_ns ? traffic_ns : NS_NEVER;
+  open_run(&r, seed, settled_ns + 60 * MINUTE, traffic_ns ? 5 : 1e-9, 0);
+  quiet_from_ns = NS_NEVER;
+  world_run_until(r.world, settled_ns);
+  note_values(r.world, before);
+  uint64_t intents = measure_run(world_measure(r.world))->intents;
   world_run(r.world);
-  unsigned moved = 0;
-  for (size_t i = 0; i < recorder_change_count(world_recorder(r.world)); i++) {
-    const struct recorded_change *c = recorder_change(world_recorder(r.world), i);
-    if (strcmp(c->row.kind, "note") != 0 && strncmp(c->row.name, "instances.", 10) != 0) moved++;
-  }
-  printf("idle: one hour without a request: %u changes of tunables\n", moved);
+  note_values(r.world, after);
+  unsigned moved = measure_run(world_measure(r.world))->intents != intents;
+  for (unsigned id = 0; id < TUNABLES; id++)
+    for (unsigned p = 0; p < MAX_PROVIDERS; p++)
+      moved += id == TUNABLE_instances ? after[id][p] > before[id][p] : after[id][p] != before[id][p];
   close_run(&r);
-  return moved == 0;
+  return moved;
+}
+
+static bool idle_moves_nothing(uint64_t seed) {
+  unsigned cold = moves_in_a_quiet_hour(seed, 0), warm = moves_in_a_quiet_hour(seed, 60 * MINUTE);
+  printf("idle: one hour without a request: %u values moved from the start, %u after an hour of traffic\n",
+         cold, warm);
+  return cold + warm == 0;
 }
 
 /* ---- changes without effect ---- */
@@ -85,6 +106,8 @@ static void probe(void *result, uint64_t seed, int arg) {
   close_run(&r);
 }
 
+static unsigned proven_groups; /* effect groups in which a change without effect is known */
+
 static unsigned prove_no_effect(uint64_t seed, int *proven) {
   int args[CANDIDATES + 1];
   for (int i = 0; i <= CANDIDATES; i++)
@@ -101,14 +124,18 @@ static unsigned prove_no_effect(uint64_t seed, int *proven) {
     proven[n++] = i;
     printf(" %s %g", candidates[i].name, candidates[i].value);
   }
-  printf("\n  %u changes in %d effect groups\n", n, __builtin_popcount(groups));
+  printf("\n  %u changes in %d effect groups; without one:", n, __builtin_popcount(groups));
+  for (unsigned g = 0; g < GROUPS; g++)
+    if (!(groups >> g & 1)) printf(" %s", effect_group_name((enum effect_group)g));
+  printf("\n");
+  proven_groups = groups;
   return n;
 }
 
 /* ---- the stationary day ---- */
 
 struct day {
-  unsigned made, refused, judged, undone, moved;
+  unsigned made, refused, judged, undone, moved, groups;
   uint64_t intents;
   double utility;
   char experiment[32], words[256];
@@ -140,6 +167,7 @@ static void next_change(void *ctx, struct world *world, int64_t at_ns) {
     if (status != 200) continue;
     plan->held[i] = to;
     plan->day->made++;
+    plan->day->groups |= 1u << tunable_infos[key.id].group;
     return;
   }
   plan->day->refused++;
@@ -201,7 +229,7 @@ static void prove_day(uint64_t seed, unsigned seeds, bool brief, FILE *out) {
   struct day *days = share(sizeof *days * seeds);
   run_jobs(stationary_day, days, sizeof *days, seed, seeds, none, 1);
   double undone = 0;
-  bool complete = true, respected = true;
+  bool complete = true, respected = true, spread = true, tried = true;
   printf("\n%-6s %9s %8s %8s %8s %8s %9s  %s\n", "seed", "intents", "changes", "judged", "undone", "utility",
          "held", "experiment");
   for (unsigned i = 0; i < seeds; i++) {
@@ -212,12 +240,16 @@ static void prove_day(uint64_t seed, unsigned seeds, bool brief, FILE *out) {
     undone += d->undone;
     complete &= d->made > 0 && d->judged >= d->made - 2 && (brief || d->made == CHANGES);
     respected &= d->moved <= d->undone;
+    spread &= d->groups == proven_groups;
+    tried &= d->experiment[0] != '\0';
   }
   undone /= seeds;
   printf("false rollbacks a day, mean over %u seeds: %.2f (at most 1)\n", seeds, undone);
   if (out) fprintf(out, "\"false_rollbacks_a_day\":%.3f,\"changes_without_effect\":%u,", undone, day_count);
   if (!complete) fall_short("day: not every change was made, ledgered and judged");
   if (!respected) fall_short("day: a held value moved");
+  if (!spread) fall_short("day: not every free effect group was changed");
+  if (!tried) fall_short("day: there was no experiment");
   if (!brief && undone > 1) fall_short("day: more than one false rollback");
   if (day_count < 6) fall_short("day: too few changes are proven to have no effect");
 }
