@@ -251,7 +251,7 @@ static bool has_fallen(struct loop *loop) {
 
 static void look(struct loop *loop) {
   struct probation *p = loop->probation;
-  struct tunable_key suspect;
+  struct tunable_key suspect = {0, 0};
   int64_t onset_ns;
   if (loop->now_ns - p->looked_ns < JUDGE_BLOCK_NS) return;
   p->looked_ns = loop->now_ns;
