@@ -114,7 +114,7 @@ void inference_line_up(struct request *r, int64_t wait_ns, int64_t now_ns) {
 
 /* ---- dispatch ---- */
 
-void inference_give_up(struct request *r, int64_t opens_ns, int64_t now_ns) {
+static void give_up(struct request *r, int64_t opens_ns, int64_t now_ns) {
   if (r->reopens_ns > now_ns && r->reopens_ns < opens_ns) opens_ns = r->reopens_ns;
   struct answer a = r->last_status == 429 || opens_ns != NS_NEVER ? answer_throttled : answer_unavailable;
   if (opens_ns != NS_NEVER) a.retry_after_s = (int)((opens_ns - now_ns) / NS_PER_S) + 1;
@@ -167,7 +167,7 @@ static bool dispatch(struct pipeline *p, struct request *r, int64_t now_ns) {
   bool too_late =
       s.opens_ns != NS_NEVER && (s.hopeful & ~s.cooling) == 0 && s.opens_ns >= recovery_deadline(r);
   if (!s.hopeful || too_late) {
-    inference_give_up(r, s.opens_ns, now_ns);
+    give_up(r, s.opens_ns, now_ns);
     return true;
   }
   count_refusals(r, s.busy, -1);

@@ -55,8 +55,6 @@ void stage_leave(struct pipeline *p, struct request *r,
 bool inference_run(struct pipeline *p, int64_t now_ns); /* true: something moved */
 /* Whether a candidate other than the present one is free; with or_busy: or only at its limit. */
 bool inference_others(struct request *r, bool or_busy, int64_t now_ns);
-/* Nobody is left to ask; opens_ns: when the first provider opens, NS_NEVER: nobody says. */
-void inference_give_up(struct request *r, int64_t opens_ns, int64_t now_ns);
 void inference_back_in_line(struct request *r, int64_t now_ns);
 void inference_line_up(struct request *r, int64_t wait_ns, int64_t now_ns); /* the same after a while */
 

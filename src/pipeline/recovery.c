@@ -17,12 +17,8 @@
 #define COOLING_LEAST_NS (100 * NS_PER_MS) /* for Retry-After: 0 and dates that are past */
 
 void recovery_fall_back(struct request *r, int64_t now_ns) {
-  uint32_t all = (1u << route_of(r)->candidate_count) - 1;
   r->spent |= 1u << r->candidate;
-  if (all & ~r->spent)
-    inference_back_in_line(r, now_ns);
-  else
-    inference_give_up(r, NS_NEVER, now_ns);
+  inference_back_in_line(r, now_ns);
 }
 
 int64_t recovery_deadline(const struct request *r) {

@@ -17,9 +17,8 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
-enum {
-  LEAST_PROGRESS = 16384
-}; /* bytes of a whole answer that its client acknowledges in a write time-out */
+/* Bytes of a whole answer that its client acknowledges in a write time-out. */
+enum { LEAST_PROGRESS = 16384 };
 
 #define LAST_MOMENT_NS NS_PER_S /* for a request that must be here already, or come now */
 
@@ -78,9 +77,7 @@ static bool stuck(struct peer *peer) {
   return before != UINT64_MAX && now - before < least;
 }
 
-/* What the kernel still holds for a client that does not read would otherwise be sent for as long as it
- * drips.
- */
+/* Else the kernel would go on sending what it holds for as long as the client drips. */
 static void forget_unsent(struct peer *peer) {
   struct linger at_once = {.l_onoff = 1, .l_linger = 0};
   setsockopt(peer->watch.fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
