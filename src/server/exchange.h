@@ -72,12 +72,13 @@ struct front {
   struct MHD_Daemon *daemon;
   struct watch watch; /* the daemon's own epoll descriptor */
   struct turn_hook hook;
+  struct timer last_call;
   struct peer *peers;
   unsigned open;
   uint16_t port;
   bool resumed;    /* something waits for MHD_run */
   bool dispatched; /* the handler has been called since the flag was cleared */
-  bool closing;
+  bool closing, listening;
 };
 
 /* peer.c */

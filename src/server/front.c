@@ -6,6 +6,7 @@
  * The library's own time-outs stay off: a byte now and then would renew them. peer.c has ours. */
 
 #include "server/exchange.h"
+#include "sys/clock.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -25,6 +26,8 @@
 /* POOL holds a request's headers, then the pieces of its answer. It is zeroed for each request, so it is
  * small. */
 enum { ROUNDS = 8, POOL = 12 << 10, BACKLOG = 1024, SPARE_DESCRIPTORS = 64 };
+
+#define LAST_CALL_NS (100 * NS_PER_MS) /* for a handshake under way */
 
 static bool run_daemon(struct front *front) {
   for (int i = 0; i < ROUNDS; i++) {
@@ -124,6 +127,41 @@ static struct MHD_Daemon *start_daemon(struct front *front, int fd, unsigned con
                           exchange_open, front, MHD_OPTION_CONNECTION_TIMEOUT, 0u, MHD_OPTION_END);
 }
 
+/* Closing the socket resets the connections that nobody has accepted yet, and those whose handshake is under
+ * way. So it is made deaf to new ones first (their clients are refused when they knock again) and closed
+ * after LAST_CALL_NS, when nobody waits there any more. */
+
+static int listener(const struct front *front) {
+  return MHD_get_daemon_info(front->daemon, MHD_DAEMON_INFO_LISTEN_FD)->listen_fd;
+}
+
+static void hear_no_syn(int fd) {
+  enum { FLAGS = 13, SYN = 0x02, ACK = 0x10 }; /* a filter on a TCP socket sees from the TCP header on */
+  struct sock_filter drop_syn[] = {BPF_STMT(BPF_LD | BPF_B | BPF_ABS, FLAGS),
+                                   BPF_STMT(BPF_ALU | BPF_AND | BPF_K, SYN | ACK),
+                                   BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYN, 0, 1),
+                                   BPF_STMT(BPF_RET | BPF_K, 0), BPF_STMT(BPF_RET | BPF_K, UINT32_MAX)};
+  struct sock_fprog filter = {.len = sizeof drop_syn / sizeof *drop_syn, .filter = drop_syn};
+  setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &filter, sizeof filter);
+}
+
+static void stop_listening(struct front *front) {
+  int fd = MHD_quiesce_daemon(front->daemon);
+  if (fd >= 0) close(fd);
+  front->listening = false;
+}
+
+static void on_last_call(struct timer *timer, int64_t now_ns) {
+  struct front *front = (struct front *)((char *)timer - offsetof(struct front, last_call));
+  struct pollfd waiting = {.fd = listener(front), .events = POLLIN};
+  if (poll(&waiting, 1, 0) > 0) {
+    front->resumed = true;
+    timer_arm(evloop_timers(front->loop), timer, now_ns + LAST_CALL_NS);
+  } else {
+    stop_listening(front);
+  }
+}
+
 struct front *front_create(struct evloop *loop, const struct front_settings *settings, front_handler *handler,
                            void *ctx, char *error, size_t error_size) {
   int fd = listen_on(settings->host, settings->port, settings->reuse_port);
@@ -147,6 +185,8 @@ struct front *front_create(struct evloop *loop, const struct front_settings *set
   const union MHD_DaemonInfo *info = MHD_get_daemon_info(front->daemon, MHD_DAEMON_INFO_EPOLL_FD);
   front->watch = (struct watch){.fd = info->epoll_fd, .ready = on_ready};
   front->hook.run = on_turn;
+  front->last_call.fire = on_last_call;
+  front->listening = true;
   front->resumed = true; /* the first step puts the listening socket into the set */
   evloop_watch(loop, &front->watch, EPOLLIN);
   evloop_add_hook(loop, &front->hook);
@@ -159,27 +199,10 @@ uint16_t front_port(const struct front *front) {
 }
 
 unsigned front_open(const struct front *front) {
-  unsigned n = front->open;
+  unsigned n = front->open + (front->closing && front->listening);
   for (const struct peer *peer = front->closing ? front->peers : NULL; peer; peer = peer->next)
     if (!peer->cut && !(peer->exchange && peer->exchange->open)) n++;
   return n;
-}
-
-/* Closing the socket resets the connections that nobody has accepted yet. So it is made deaf first (its
- * clients are refused when they knock again), and all who wait are let in. */
-static void accept_last(struct front *front) {
-  const union MHD_DaemonInfo *info = MHD_get_daemon_info(front->daemon, MHD_DAEMON_INFO_LISTEN_FD);
-  struct sock_filter drop = BPF_STMT(BPF_RET | BPF_K, 0);
-  struct sock_fprog deaf = {.len = 1, .filter = &drop};
-  struct pollfd listening = {.fd = info->listen_fd, .events = POLLIN};
-  setsockopt(listening.fd, SOL_SOCKET, SO_ATTACH_FILTER, &deaf, sizeof deaf);
-  for (int i = 0; i < BACKLOG && poll(&listening, 1, 0) > 0; i++)
-    run_daemon(front);
-}
-
-static void stop_listening(struct front *front) {
-  int fd = MHD_quiesce_daemon(front->daemon);
-  if (fd >= 0) close(fd);
 }
 
 /* A kept connection on which nothing has come is closed; any other gets a last moment to say what it came
@@ -196,8 +219,8 @@ static void dismiss(struct peer *peer) {
 void front_stop_accepting(struct front *front) {
   if (front->closing) return;
   front->closing = true;
-  accept_last(front);
-  stop_listening(front);
+  hear_no_syn(listener(front));
+  timer_arm(evloop_timers(front->loop), &front->last_call, evloop_now_ns(front->loop) + LAST_CALL_NS);
   for (struct peer *peer = front->peers; peer; peer = peer->next)
     if (!peer->exchange) dismiss(peer);
   front->resumed = true;
@@ -205,7 +228,8 @@ void front_stop_accepting(struct front *front) {
 
 void front_destroy(struct front *front) {
   if (!front) return;
-  if (!front->closing) stop_listening(front);
+  timer_disarm(evloop_timers(front->loop), &front->last_call);
+  if (front->listening) stop_listening(front);
   front->closing = true;
   for (struct peer *peer = front->peers; peer; peer = peer->next)
     if (peer->exchange)

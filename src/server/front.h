@@ -55,11 +55,11 @@ struct front *front_create(struct evloop *loop, const struct front_settings *set
 uint16_t front_port(const struct front *front);
 
 /* Exchanges that still belong to the handler or whose answer is being sent; once it is closing, also
- * connections whose request is still coming. */
+ * connections whose request is still coming, and the listening socket while it is not closed. */
 unsigned front_open(const struct front *front);
 
-/* Closes the listening socket, after all who wait there are let in, and each connection after its present
- * answer, idle ones at once. */
+/* Lets nobody else knock, and closes the listening socket when all who wait there are in; closes each
+ * connection after its present answer, idle ones at once. */
 void front_stop_accepting(struct front *front);
 
 /* Every exchange that is still open is aborted without a gone callback, every connection closed. */

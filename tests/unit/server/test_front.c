@@ -2,6 +2,8 @@
 
 #include "front_world.h"
 
+#include <poll.h>
+
 static void answers_a_get_with_its_query_and_headers(void **state) {
   int fd = dial(*state);
   char answer[1024];
@@ -200,9 +202,65 @@ static void stop_closes_the_port_and_idle_connections_and_lets_answers_finish(vo
   assert_int_equal(hear_until(busy, answer, sizeof answer, NULL), 0);
   assert_non_null(strstr(answer, "late"));
   assert_non_null(strstr(answer, "Connection: close"));
+  assert_true(wait_for(&w->open, 0, 1000));
   assert_int_equal(front_claim("127.0.0.1", front_port(w->front)), 0);
   close(idle);
   close(busy);
+}
+
+/* Connects anew for each request, until nobody answers the knock. */
+struct caller {
+  struct world *w;
+  pthread_t thread;
+  int answered, turned_away;
+};
+
+static int knock(const struct world *w) {
+  struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(front_port(w->front))};
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0), error = 0;
+  socklen_t size = sizeof error;
+  struct pollfd opening = {.fd = fd, .events = POLLOUT};
+  connect(fd, (struct sockaddr *)&address, sizeof address);
+  bool open = poll(&opening, 1, 150) > 0 && getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) == 0;
+  if (open && error == 0) return fd;
+  close(fd);
+  return -1;
+}
+
+static void *call_on(void *arg) {
+  struct caller *caller = arg;
+  for (int fd; (fd = knock(caller->w)) >= 0; close(fd)) {
+    const char *text = "GET /k HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    char answer[256];
+    struct pollfd coming = {.fd = fd, .events = POLLIN};
+    bool sent = send(fd, text, strlen(text), MSG_NOSIGNAL) > 0;
+    bool heard = sent && poll(&coming, 1, 5000) > 0 && recv(fd, answer, sizeof answer, 0) > 0;
+    heard ? caller->answered++ : caller->turned_away++;
+  }
+  return NULL;
+}
+
+static void who_gets_through_at_a_stop_is_answered(void **state) {
+  enum { ROUNDS = 40, CALLERS = 4 };
+  for (int round = 0; round < ROUNDS; round++) {
+    struct world *w;
+    struct caller callers[CALLERS] = {0};
+    assert_int_equal(start((void **)&w), 0);
+    for (int i = 0; i < CALLERS; i++) {
+      callers[i].w = w;
+      pthread_create(&callers[i].thread, NULL, call_on, &callers[i]);
+    }
+    usleep(3000 + (useconds_t)round * 100);
+    w->stop_accepting = true;
+    for (int i = 0; i < CALLERS; i++) {
+      pthread_join(callers[i].thread, NULL);
+      assert_true(callers[i].answered > 0);
+      assert_int_equal(callers[i].turned_away, 0);
+    }
+    stop((void **)&w);
+  }
+  (void)state;
 }
 
 static void requests_under_way_at_a_stop_are_still_answered(void **state) {
@@ -274,6 +332,7 @@ int main(void) {
       CASE(an_idle_connection_is_reaped),
       CASE(a_reader_that_stops_is_cut_and_its_owner_told),
       CASE(stop_closes_the_port_and_idle_connections_and_lets_answers_finish),
+      cmocka_unit_test(who_gets_through_at_a_stop_is_answered),
       CASE(requests_under_way_at_a_stop_are_still_answered),
       CASE(destroying_with_requests_in_flight_is_clean),
       CASE(a_busy_port_is_told_and_two_fronts_share_one_on_demand),
