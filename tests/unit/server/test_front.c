@@ -212,7 +212,7 @@ static void stop_closes_the_port_and_idle_connections_and_lets_answers_finish(vo
 struct caller {
   struct world *w;
   pthread_t thread;
-  int answered, turned_away;
+  int turned_away;
 };
 
 static int knock(const struct world *w) {
@@ -235,8 +235,7 @@ static void *call_on(void *arg) {
     char answer[256];
     struct pollfd coming = {.fd = fd, .events = POLLIN};
     bool sent = send(fd, text, strlen(text), MSG_NOSIGNAL) > 0;
-    bool heard = sent && poll(&coming, 1, 5000) > 0 && recv(fd, answer, sizeof answer, 0) > 0;
-    heard ? caller->answered++ : caller->turned_away++;
+    caller->turned_away += !sent || poll(&coming, 1, 5000) <= 0 || recv(fd, answer, sizeof answer, 0) <= 0;
   }
   return NULL;
 }
@@ -251,11 +250,11 @@ static void who_gets_through_at_a_stop_is_answered(void **state) {
       callers[i].w = w;
       pthread_create(&callers[i].thread, NULL, call_on, &callers[i]);
     }
-    usleep(3000 + (useconds_t)round * 100);
+    for (int ms = 0; w->calls < 40 + round && ms < 5000; ms++)
+      usleep(1000);
     w->stop_accepting = true;
     for (int i = 0; i < CALLERS; i++) {
       pthread_join(callers[i].thread, NULL);
-      assert_true(callers[i].answered > 0);
       assert_int_equal(callers[i].turned_away, 0);
     }
     stop((void **)&w);
