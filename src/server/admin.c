@@ -230,17 +230,17 @@ static const struct admin_route routes[] = {
     {"GET", "status", start_status, false, 0, NULL},
     {"GET", "tunables", start_tunables, false, 0, NULL},
     {"PUT", "tunables", start_set, true, 0, NULL},
-    {"GET", "tunables/*", start_tunable, false, QUERY_TUNABLE_HISTORY, NULL},
-    {"PUT", "tunables/*", start_set_one, true, 0, NULL},
-    {"DELETE", "tunables/*/hold", start_release, false, 0, NULL},
+    {"GET", "tunables/+", start_tunable, false, QUERY_TUNABLE_HISTORY, NULL},
+    {"PUT", "tunables/+", start_set_one, true, 0, NULL},
+    {"DELETE", "tunables/+/hold", start_release, false, 0, NULL},
     {"GET", "snapshots", start_list, false, QUERY_SNAPSHOTS, "snapshots"},
     {"GET", "snapshots/*", start_row, false, QUERY_SNAPSHOT, NULL},
     {"GET", "snapshots/*/diff/*", start_diff, false, 0, NULL},
     {"POST", "snapshots/*/rollback", start_rollback, true, 0, NULL},
     {"GET", "experiments", start_experiments, false, QUERY_EXPERIMENTS, "experiments"},
     {"POST", "experiments", start_create, true, 0, NULL},
-    {"GET", "experiments/*", start_experiments, false, QUERY_EXPERIMENT, NULL},
-    {"POST", "experiments/*/stop", start_stop, true, 0, NULL},
+    {"GET", "experiments/+", start_experiments, false, QUERY_EXPERIMENT, NULL},
+    {"POST", "experiments/+/stop", start_stop, true, 0, NULL},
     {"GET", "routes", start_routes, false, 0, NULL},
     {"GET", "anomalies", start_list, false, QUERY_ANOMALIES, "anomalies"},
     {"GET", "ledger", start_list, false, QUERY_LEDGER, "ledger"},
@@ -251,11 +251,12 @@ static const struct admin_route routes[] = {
 
 enum { ROUTES = sizeof routes / sizeof *routes };
 
-static bool match(const char *pattern, const char *path, char arguments[2][CALL_ARGUMENT]) {
+/* '*' stands for one part of a path, '+' for a name. */
+static bool match_parts(const char *pattern, const char *path, char arguments[2][CALL_ARGUMENT]) {
   unsigned n = 0;
   while (*pattern || *path) {
     size_t want = strcspn(pattern, "/"), have = strcspn(path, "/");
-    if (want == 1 && *pattern == '*') {
+    if (want == 1 && strchr("*+", *pattern)) {
       if (have == 0 || have >= CALL_ARGUMENT) return false;
       memcpy(arguments[n], path, have);
       arguments[n++][have] = '\0';
@@ -271,13 +272,33 @@ static bool match(const char *pattern, const char *path, char arguments[2][CALL_
   return true;
 }
 
-static void refuse_path(struct server *server, struct exchange *exchange, const char *path) {
-  char allowed[64] = "", arguments[2][CALL_ARGUMENT];
-  for (int i = 0; i < ROUTES; i++)
-    if (match(routes[i].path, path, arguments)) {
+/* Names hold slashes where a provider has several models: concurrency_limit.openai/gpt-4o. */
+static bool match_name(const char *pattern, const char *path, char arguments[2][CALL_ARGUMENT]) {
+  const char *name = strchr(pattern, '+');
+  if (!name) return false;
+  size_t before = (size_t)(name - pattern), after = strlen(name + 1), all = strlen(path);
+  if (all <= before + after || all - before - after >= CALL_ARGUMENT) return false;
+  if (memcmp(path, pattern, before) != 0 || strcmp(path + all - after, name + 1) != 0) return false;
+  snprintf(arguments[0], CALL_ARGUMENT, "%.*s", (int)(all - before - after), path + before);
+  return true;
+}
+
+/* The methods that the path takes, or the route of this one. A path that fits part by part is never taken for
+ * a name. */
+static const struct admin_route *find(const char *method, const char *path, char arguments[2][CALL_ARGUMENT],
+                                      char *allowed, size_t size) {
+  bool (*const matches[])(const char *, const char *, char[2][CALL_ARGUMENT]) = {match_parts, match_name};
+  for (size_t m = 0; m < sizeof matches / sizeof *matches && !*allowed; m++)
+    for (int i = 0; i < ROUTES; i++) {
+      if (!matches[m](routes[i].path, path, arguments)) continue;
+      if (!strcmp(routes[i].method, method)) return &routes[i];
       size_t at = strlen(allowed);
-      snprintf(allowed + at, sizeof allowed - at, "%s%s", at ? ", " : "", routes[i].method);
+      snprintf(allowed + at, size - at, "%s%s", at ? ", " : "", routes[i].method);
     }
+  return NULL;
+}
+
+static void refuse_path(struct server *server, struct exchange *exchange, const char *allowed) {
   if (*allowed)
     reply_method(server, exchange, allowed);
   else
@@ -332,23 +353,17 @@ static const char *prepare(struct call *call, const struct admin_route *route) {
   return NULL;
 }
 
-static const struct admin_route *find(const char *method, const char *path,
-                                      char arguments[2][CALL_ARGUMENT]) {
-  if (!strcmp(method, "HEAD")) method = "GET";
-  for (int i = 0; i < ROUTES; i++)
-    if (!strcmp(routes[i].method, method) && match(routes[i].path, path, arguments)) return &routes[i];
-  return NULL;
-}
-
 void admin_handle(struct server *server, struct exchange *exchange, int64_t now_ns) {
   (void)now_ns;
-  char arguments[2][CALL_ARGUMENT] = {"", ""};
+  char arguments[2][CALL_ARGUMENT] = {"", ""}, allowed[64] = "";
   const char *path = exchange_path(exchange) + strlen("/api/v1/");
   uint64_t tenant;
   if (!server_authorise(server, exchange, &tenant)) return;
-  const struct admin_route *route = find(exchange_method(exchange), path, arguments);
+  const char *method = exchange_method(exchange);
+  if (!strcmp(method, "HEAD")) method = "GET";
+  const struct admin_route *route = find(method, path, arguments, allowed, sizeof allowed);
   if (!route) {
-    refuse_path(server, exchange, path);
+    refuse_path(server, exchange, allowed);
     return;
   }
   if (!reply_is_read(exchange) && foreign(exchange)) {

@@ -115,6 +115,23 @@ static void bad_bodies_are_refused_with_what_is_allowed(void **state) {
   }
 }
 
+static void names_may_hold_slashes(void **state) {
+  static char answer[RIG_ANSWER];
+  const char *path = "/api/v1/tunables/concurrency_limit.openai/gpt-4o";
+  assert_int_equal(ask(state, "PUT", path, "{\"value\":2}", answer), 200);
+  assert_has(answer, "\"kind\":3,\"name\":\"concurrency_limit.openai/gpt-4o\"");
+  assert_int_equal(ask(state, "DELETE", "/api/v1/tunables/concurrency_limit.hub/org/m/hold", NULL, answer),
+                   200);
+  assert_has(answer, "\"kind\":4,\"name\":\"concurrency_limit.hub/org/m\"");
+  assert_int_equal(ask(state, "POST", "/api/v1/experiments/a%2Fb/stop", NULL, answer), 200);
+  assert_has(answer, "\"kind\":8,\"name\":\"a/b\"");
+  assert_int_equal(ask(state, "GET", "/api/v1/tunables/a/hold", NULL, answer), 405);
+  assert_has(answer, "Allow: DELETE\r\n");
+  assert_int_equal(ask(state, "POST", path, "{}", answer), 405);
+  assert_has(answer, "Allow: GET, PUT\r\n");
+  assert_int_equal(ask(state, "GET", "/api/v1/dlq/a/b", NULL, answer), 404);
+}
+
 static void wrong_methods_and_paths_are_told(void **state) {
   static char answer[RIG_ANSWER];
   assert_int_equal(ask(state, "POST", "/api/v1/status", NULL, answer), 405);
@@ -254,6 +271,7 @@ int main(void) {
       CASE(a_change_carries_value_hold_guard_and_reason),
       cmocka_unit_test(a_hold_in_seconds_becomes_a_time),
       CASE(bad_bodies_are_refused_with_what_is_allowed),
+      CASE(names_may_hold_slashes),
       CASE(wrong_methods_and_paths_are_told),
       CASE(a_page_of_another_site_changes_nothing),
       CASE(snapshots_are_listed_compared_and_gone_back_to),
