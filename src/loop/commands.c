@@ -39,7 +39,7 @@ static int check_change(struct loop *loop, struct command *c, unsigned i, struct
     return -1;
   }
   if (check_lease(loop, c, w->key, c->changes[i].name) < 0) return -1;
-  if (!c->unguarded && (groups_taken(loop) >> info->group & 1)) {
+  if (!c->unguarded && w->to != w->from && (groups_taken(loop) >> info->group & 1)) {
     command_error(c, 409, "conflict",
                   "Effect group '%s' has a trial already, and two would blur each other. Wait for its end, "
                   "or send guard false.",
@@ -138,22 +138,30 @@ static char *changes_json(struct loop *loop, const struct wanted *wanted, unsign
   return text;
 }
 
-/* Applies what was checked; undoes it again when it cannot be made durable. */
+static bool moves_any(const struct wanted *wanted, unsigned count) {
+  for (unsigned i = 0; i < count; i++)
+    if (wanted[i].to != wanted[i].from) return true;
+  return false;
+}
+
+/* Applies what was checked; undoes it again when it cannot be made durable. What stays as it is may be held
+ * by this, but is no trial: there is nothing to judge. */
 static void make_changes(struct loop *loop, struct command *c, struct wanted *wanted, unsigned count) {
   int64_t ids[TUNABLES * MAX_PROVIDERS > 2048 ? 2048 : TUNABLES * MAX_PROVIDERS];
   const char *actor = c->actor ? c->actor : "http", *reason = c->reason ? c->reason : "asked for";
   for (unsigned i = 0; i < count && c->unguarded; i++)
     trials_end_on(loop, wanted[i].key, "superseded", "set anew, without a guard");
-  struct trial *trial = c->unguarded ? NULL : trial_open(loop, actor, true);
+  struct trial *trial = c->unguarded || !moves_any(wanted, count) ? NULL : trial_open(loop, actor, true);
   for (unsigned i = 0; i < count; i++) {
+    bool tried = trial && wanted[i].to != wanted[i].from;
     ids[i] = apply_change(loop, wanted[i].key, wanted[i].to, actor, reason, NULL,
-                          !trial                ? 0
+                          !tried                ? 0
                           : trial->change_count ? trial->id
                                                 : -1);
     wanted[i].hold_until_ms = actuator_of(loop, wanted[i].key)->hold_until_ms;
     hold(loop, c, wanted[i].key);
     regulators_moved(loop, wanted[i].key);
-    if (trial) trial_add(loop, trial, wanted[i].key, wanted[i].from, wanted[i].to, ids[i]);
+    if (tried) trial_add(loop, trial, wanted[i].key, wanted[i].from, wanted[i].to, ids[i]);
   }
   if (loop->sink->commit(loop->sink->ctx) == 0) {
     command_json(c, 200, changes_json(loop, wanted, count, ids, trial));
@@ -164,7 +172,7 @@ static void make_changes(struct loop *loop, struct command *c, struct wanted *wa
     apply_change(loop, wanted[i].key, wanted[i].from, "rollback", "could not be made durable", NULL, 0);
     regulators_moved(loop, wanted[i].key);
   }
-  if (trial) trials_end_on(loop, wanted[0].key, "superseded", "could not be made durable");
+  if (trial) trials_end_on(loop, trial->changes[0].key, "superseded", "could not be made durable");
   command_error(c, 503, "storage",
                 "The database cannot be written, so the change was taken back. See /health.");
 }

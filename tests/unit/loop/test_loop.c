@@ -66,6 +66,24 @@ static void two_trials_in_one_group_never_run_together(void **state) {
   close_set(&s);
 }
 
+static void a_value_that_stays_is_held_and_opens_no_trial(void **state) {
+  (void)state;
+  static struct stage_set s;
+  open_set(&s, false);
+  struct tunable_key key = {TUNABLE_retry_attempts, 0};
+  assert_int_equal(put(&s, "retry_attempts", value_now(s.loop, key)), 200);
+  assert_int_equal(s.loop->trial_count, 0);
+  assert_true(actuator_of(s.loop, key)->hold_until_ms == INT64_MAX);
+  assert_int_equal(put(&s, "retry_base_ms", 200), 200); /* its group is free */
+  struct command c = {.kind = COMMAND_SET,
+                      .change_count = 2,
+                      .changes = {{"retry_base_ms", 200}, {"idle_timeout_ms", 12000}}};
+  assert_int_equal(command(&s, &c), 200);
+  assert_int_equal(s.loop->trial_count, 2);
+  assert_int_equal(s.loop->trials[1].change_count, 1);
+  close_set(&s);
+}
+
 static void an_experiment_leases_its_tunable_until_it_is_stopped(void **state) {
   (void)state;
   static struct stage_set s;
@@ -274,6 +292,7 @@ int main(void) {
       cmocka_unit_test(a_change_that_cannot_be_committed_is_taken_back),
       cmocka_unit_test(two_trials_in_one_group_never_run_together),
       cmocka_unit_test(an_experiment_leases_its_tunable_until_it_is_stopped),
+      cmocka_unit_test(a_value_that_stays_is_held_and_opens_no_trial),
       cmocka_unit_test(observing_changes_nothing),
       cmocka_unit_test(at_start_new_file_values_win_over_stored_and_the_environment_over_both),
       cmocka_unit_test(an_unjudged_trial_is_undone_at_start),
