@@ -175,9 +175,10 @@ static bool name_taken(const struct loop *loop, const char *name) {
 int experiments_create(struct loop *loop, struct command *c, int64_t now_ns) {
   struct tunable_key key;
   if (c->share == 0) c->share = USUAL_SHARE;
-  if (!c->name || !c->name[0] || strlen(c->name) >= NAME_SIZE || name_taken(loop, c->name)) {
-    command_error(c, 400, "invalid_value", "name must be new, not empty and shorter than %d characters.",
-                  NAME_SIZE);
+  if (!c->name || !c->name[0] || strlen(c->name) >= NAME_SIZE || name_taken(loop, c->name) ||
+      !c->name[strspn(c->name, "0123456789")]) { /* a number is another one's id */
+    command_error(c, 400, "invalid_value",
+                  "name must be new, not empty, no number and shorter than %d characters.", NAME_SIZE);
     return -1;
   }
   if (tunable_find(c->text, loop->plane->provider_names, loop->plane->provider_count, &key) < 0) {

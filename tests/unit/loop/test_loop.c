@@ -84,6 +84,16 @@ static void a_value_that_stays_is_held_and_opens_no_trial(void **state) {
   close_set(&s);
 }
 
+static void an_experiment_whose_name_is_a_number_is_refused(void **state) {
+  (void)state;
+  static struct stage_set s;
+  open_set(&s, false);
+  struct command c = {
+      .kind = COMMAND_EXPERIMENT_CREATE, .name = "2", .text = "retry_attempts", .treatment = 5};
+  assert_int_equal(command(&s, &c), 400);
+  close_set(&s);
+}
+
 static void an_experiment_leases_its_tunable_until_it_is_stopped(void **state) {
   (void)state;
   static struct stage_set s;
@@ -293,6 +303,7 @@ int main(void) {
       cmocka_unit_test(two_trials_in_one_group_never_run_together),
       cmocka_unit_test(an_experiment_leases_its_tunable_until_it_is_stopped),
       cmocka_unit_test(a_value_that_stays_is_held_and_opens_no_trial),
+      cmocka_unit_test(an_experiment_whose_name_is_a_number_is_refused),
       cmocka_unit_test(observing_changes_nothing),
       cmocka_unit_test(at_start_new_file_values_win_over_stored_and_the_environment_over_both),
       cmocka_unit_test(an_unjudged_trial_is_undone_at_start),
