@@ -6,8 +6,9 @@
  *   $(p,r)  mean cost of answers, forgotten over about 200 of them; list price times the route's mean tokens
  * weighs like five.
  *
- * Misses go to whoever caused them: a failed or timed-out call to its provider, a late answer to the provider
- * that gave it only when no earlier call had failed. So failing fast earns misses, not speed.
+ * Misses go to whoever caused them: a failed or timed-out call to its provider, a refusal of what
+ * another provider then answered (an unknown model, too small a context), a late answer to the provider that
+ * gave it only when no earlier call had failed. So failing fast earns misses, not speed.
  *
  * bonus = one standard error of q * P, by the delta method. A candidate with fewer than four observations
  * is thin: if the route has any that is not, its score is held ln(9) temperatures below the best of those,
@@ -103,7 +104,8 @@ void router_outcome(struct router *r, const struct outcome *o) {
   r->seen++;
   bool failed = false;
   for (unsigned i = 0; i < o->tried_count && i < OUTCOME_TRIED; i++) {
-    if (o->tried[i].result != ATTEMPT_FAILED && o->tried[i].result != ATTEMPT_TIMED_OUT) continue;
+    bool refused = o->tried[i].result == ATTEMPT_REJECTED && o->kind == OUTCOME_ANSWERED;
+    if (o->tried[i].result != ATTEMPT_FAILED && o->tried[i].result != ATTEMPT_TIMED_OUT && !refused) continue;
     credit(r, o->tried[i].provider, false);
     failed = true;
   }

@@ -102,14 +102,14 @@ static bool last_candidate(const struct request *r) {
 
 /* A provider's refusal as its client gets it: the provider's words, but our credentials stay our affair. */
 static void end_rejected(struct request *r, struct upstream_result *result, int64_t now_ns) {
-  bool ours = result->status == 401 || result->status == 403;
+  bool ours = result->status == 401 || result->status == 402 || result->status == 403;
   struct answer a = {.status = ours ? 502 : result->status,
                      .body = ours ? NULL : result->body,
                      .body_size = ours ? 0 : result->body_size,
                      .error_type = ours ? "api_error" : "invalid_request_error",
                      .error_code = ours ? "provider_refused_credentials" : "provider_rejected",
                      .error_message =
-                         ours ? "The provider refused the daemon's own key. Check the key of this provider."
+                         ours ? "The provider refused the daemon's own key or account. Check both."
                               : "The provider rejected the request.",
                      .retry_after_s = -1};
   end_failed(r, OUTCOME_FAILED, &a, result->detail, now_ns);
@@ -122,6 +122,13 @@ static enum attempt_result classify(const struct upstream_result *result) {
                                                                                 : ATTEMPT_FAILED;
 }
 
+/* What a refusal says of the daemon's own key or account is the provider's failure in the books: nobody's
+ * request fares better there, so the breaker opens, an incident tells of it, and the router looks elsewhere.
+ */
+static enum attempt_result booked(enum attempt_result kind, const struct upstream_result *result) {
+  return kind == ATTEMPT_REJECTED && (result->status == 401 || result->status == 402) ? ATTEMPT_FAILED : kind;
+}
+
 void recovery_remember(struct request *r, int status, const char *detail) {
   r->last_status = status;
   snprintf(r->last_detail, sizeof r->last_detail, "%s", detail);
@@ -129,7 +136,7 @@ void recovery_remember(struct request *r, int status, const char *detail) {
 
 void recovery_after_call(struct request *r, struct upstream_result *result, int64_t now_ns) {
   enum attempt_result kind = classify(result);
-  attempt_close(r, kind, now_ns);
+  attempt_close(r, booked(kind, result), now_ns);
   recovery_remember(r, result->status, result->detail ? result->detail : upstream_error_name(result->error));
   if (r->begun) {
     end_failed(r, OUTCOME_FAILED, &answer_cut, result->detail, now_ns);

@@ -182,6 +182,18 @@ static void a_late_fallback_is_the_failing_providers_miss(void **state) {
   router_destroy(r);
 }
 
+static void refusing_what_another_answers_is_a_miss(void **state) {
+  (void)state;
+  struct router *r = arms_router(2);
+  struct outcome o = {.kind = OUTCOME_ANSWERED, .provider = 1, .in_target = true, .tried_count = 2};
+  o.tried[0].result = ATTEMPT_REJECTED;
+  o.tried[1].provider = 1;
+  router_outcome(r, &o);
+  assert_float_equal(misses_of(r, 0), 1, 1e-5);
+  assert_float_equal(misses_of(r, 1), 0, 1e-5);
+  router_destroy(r);
+}
+
 static void throttled_rejected_shed_and_coalesced_count_for_nobody(void **state) {
   (void)state;
   struct router *r = arms_router(2);
@@ -247,6 +259,7 @@ int main(void) {
       cmocka_unit_test(bad_values_in_a_saved_state_are_dropped),
       cmocka_unit_test(an_arm_unused_for_an_hour_is_tried_again),
       cmocka_unit_test(a_late_fallback_is_the_failing_providers_miss),
+      cmocka_unit_test(refusing_what_another_answers_is_a_miss),
       cmocka_unit_test(throttled_rejected_shed_and_coalesced_count_for_nobody),
       cmocka_unit_test(a_client_that_leaves_a_stream_counts_only_past_the_target),
       cmocka_unit_test(a_thin_arm_never_leads_a_known_one),

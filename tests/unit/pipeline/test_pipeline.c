@@ -137,6 +137,29 @@ static void refused_credentials_become_502_without_the_providers_words(void **st
   rig_close(&rig);
 }
 
+static void a_provider_that_refuses_our_key_is_closed_like_one_that_fails(void **state) {
+  static const struct {
+    int status;
+    bool ours;
+  } cases[] = {{401, true}, {402, true}, {403, false}, {404, false}};
+  static const struct act good[] = {{.what = ANSWER, .after_ns = MS(10)}};
+  (void)state;
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    static struct rig rig;
+    struct act bad[] = {{.what = STATUS, .status = cases[i].status, .retry_after_ns = -1}};
+    rig_open(&rig, true, bad, 1, good, 1);
+    for (unsigned k = 0; k < 8; k++) {
+      rig_ask(&rig, k, (struct ask){.no_coalesce = true});
+      rig_until(&rig, MS(100));
+      assert_int_equal(rig.clients[k].status, 200);
+    }
+    assert_int_equal(rig.fakes[0].started, cases[i].ours ? 5 : 8); /* each once: no retry */
+    assert_int_equal(rig_count(&rig, COUNTER_breaker_opened, 0), cases[i].ours);
+    assert_int_equal(rig_count(&rig, COUNTER_attempt_failures, 0), cases[i].ours ? 5 : 0);
+    rig_close(&rig);
+  }
+}
+
 static void a_silent_stream_fails_over_and_is_not_tried_again(void **state) {
   (void)state;
   static struct rig rig;
@@ -580,6 +603,7 @@ int main(void) {
       cmocka_unit_test(throttled_requests_come_back_spread_out),
       cmocka_unit_test(a_bad_request_is_tried_once_and_its_reason_reaches_the_client),
       cmocka_unit_test(a_context_too_long_tries_the_larger_model),
+      cmocka_unit_test(a_provider_that_refuses_our_key_is_closed_like_one_that_fails),
       cmocka_unit_test(refused_credentials_become_502_without_the_providers_words),
       cmocka_unit_test(a_silent_stream_fails_over_and_is_not_tried_again),
       cmocka_unit_test(a_cut_stream_ends_with_an_error_never_as_success),
