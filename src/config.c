@@ -312,6 +312,14 @@ static int parse_layers(const struct config_source *source, struct layer layers[
   return n;
 }
 
+/* Who asks a daemon need not have its secrets in the environment. */
+static void read_places(struct config *c, struct reader *r, const struct toml_node *root) {
+  for (size_t i = 0; i < SETTINGS; i++)
+    if (settings[i].offset == AT(server.host) || settings[i].offset == AT(server.port) ||
+        settings[i].offset == AT(store_path))
+      read_setting(c, r, &settings[i], walk(root, settings[i].path));
+}
+
 static void read_all(struct config *c, struct reader *r, const struct config_source *source,
                      const struct layer *layers, int count) {
   struct config_routes *routes = calloc(1, sizeof *routes);
@@ -321,7 +329,14 @@ static void read_all(struct config *c, struct reader *r, const struct config_sou
   }
   for (int i = 0; i < count; i++) {
     r->file = layers[i].name;
-    read_layer(c, r, routes, toml_root(layers[i].doc));
+    if (source->places)
+      read_places(c, r, toml_root(layers[i].doc));
+    else
+      read_layer(c, r, routes, toml_root(layers[i].doc));
+  }
+  if (source->places) {
+    free(routes);
+    return;
   }
   if (source->environment) config_read_environment(c, r, source->environment);
   config_resolve_routes(c, routes, r);

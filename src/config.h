@@ -55,6 +55,7 @@ struct config_source {
   const char *path;             /* NULL: no file */
   const char *text, *text_name; /* a further layer, and what errors call it; NULL: none */
   char *const *environment;     /* as environ; NULL: none. ${VAR} always reads the process's own */
+  bool places;                  /* only where a daemon listens and keeps its database, for those who ask it */
 };
 
 /* Returns 0 and a configuration that config_free frees, or -EINVAL and *problems: one line each, malloc'ed.

@@ -69,18 +69,22 @@ static bool take(struct client *c, struct places *places, int option) {
 
 /* Address and database as the configuration says; a file that is wrong only matters when it was named. */
 static bool find_places(struct client *c, const struct places *places) {
-  struct config_source source = {.path = run_options_file(places->config)};
+  struct config_source source = {.path = run_options_file(places->config), .places = true};
   struct config *config = NULL;
   char *problems = NULL;
   bool ok = config_load(&source, &config, &problems) == 0;
   if (!ok && places->config) fputs(problems ? problems : "self-improve: out of memory\n", stderr);
   free(problems);
   if (!ok && places->config) return false;
-  snprintf(c->url, sizeof c->url, "http://%s:%u", ok ? config->server.host : "127.0.0.1",
+  const char *host = ok ? config->server.host : "127.0.0.1";
+  snprintf(c->url, sizeof c->url, strchr(host, ':') ? "http://[%s]:%u" : "http://%s:%u", host,
            ok ? (unsigned)config->server.port : 8080U);
   snprintf(c->database, sizeof c->database, "%s", ok ? config->store_path : "var/self-improve.db");
   config_free(config);
-  if (places->url) snprintf(c->url, sizeof c->url, "%s", places->url);
+  if (places->url) {
+    snprintf(c->url, sizeof c->url, "%s", places->url);
+    if (!places->config) *c->database = '\0'; /* another daemon's would be taken for its own */
+  }
   if (places->data_dir) snprintf(c->database, sizeof c->database, "%s/self-improve.db", places->data_dir);
   for (size_t n = strlen(c->url); n > 0 && c->url[n - 1] == '/'; n--)
     c->url[n - 1] = '\0';
@@ -167,6 +171,12 @@ void client_tell(int status, const char *answer) {
 static cJSON *from_database(const struct client *c, enum store_query query, const char *text) {
   char error[512];
   int status;
+  if (!*c->database) {
+    fprintf(stderr,
+            "self-improve: no daemon answers at %s; --data-dir or --config says where its database is\n",
+            c->url);
+    return NULL;
+  }
   struct store_reader *reader = store_reader_open(c->database, error, sizeof error);
   if (!reader) {
     fprintf(stderr, "self-improve: no daemon answers at %s, and %s\n", c->url, error);

@@ -13,13 +13,13 @@ struct cJSON;
 enum { CLIENT_PATH = 1024 };
 
 struct client {
-  char url[CLIENT_PATH], database[CLIENT_PATH];
-  char key[512];        /* API_KEY of the environment; "": none */
-  bool json;            /* --json: print answers as they come */
-  bool changes;         /* --changes */
-  int64_t limit;        /* --limit */
-  const char *reason;   /* --reason */
-  const char *names[2]; /* what stands without a dash */
+  char url[CLIENT_PATH], database[CLIENT_PATH]; /* "": an address was given, but no database with it */
+  char key[512];                                /* API_KEY of the environment; "": none */
+  bool json;                                    /* --json: print answers as they come */
+  bool changes;                                 /* --changes */
+  int64_t limit;                                /* --limit */
+  const char *reason;                           /* --reason */
+  const char *names[2];                         /* what stands without a dash */
   unsigned name_count;
 };
 

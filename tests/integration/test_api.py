@@ -2,7 +2,9 @@
 """The public and the admin API of the real daemon, errors included: each refusal is JSON that says what to do."""
 import http.client
 import json
+import pathlib
 import sqlite3
+import tempfile
 import unittest
 from urllib.parse import urlparse
 
@@ -311,6 +313,18 @@ class Memory(unittest.TestCase):
         code, _, err = daemon.command("rollback", "abcdef")
         self.assertEqual(code, 1)
         self.assertIn("needs one that runs", err)
+        code, out, err = harness.run("history", "--url", daemon.url)
+        self.assertEqual((code, out), (1, ""))  # no other daemon's database in its place
+        self.assertIn("--data-dir", err)
+
+    def test_commands_find_the_daemon_of_a_file_whose_secrets_they_lack(self):
+        with tempfile.TemporaryDirectory() as directory:
+            for host in ("127.0.0.1", "::1"):
+                path = pathlib.Path(directory, "c.toml")
+                path.write_text('[server]\nhost = "%s"\nport = 1\nkeys = ["${SURELY_UNSET}"]\n[store]\npath = "%s/x.db"\n' % (host, directory))
+                code, _, err = harness.run("status", "--config", str(path))
+                self.assertEqual(code, 1)
+                self.assertIn("http://%s:1," % (host if "." in host else "[%s]" % host), err)
 
 
 if __name__ == "__main__":
