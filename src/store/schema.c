@@ -122,7 +122,25 @@ static const char *const second_step[] = {
     "body_bytes, wall_ms FROM dead_letters;",
     NULL};
 
-static const char *const *const steps[] = {first_step, second_step};
+/* Of an episode, changes tells the last step, too, and current goes by it: that is since when the value
+ * holds. */
+static const char *const third_step[] = {
+    "DROP VIEW changes;",
+    "CREATE VIEW changes AS SELECT l.id, datetime(l.wall_ms / 1000, 'unixepoch') AS time, l.kind, "
+    "l.name, l.from_value, l.to_value, l.least, l.most, l.steps, l.actor, l.reason, l.evidence, "
+    "l.snapshot_before, l.snapshot_after, l.trial, j.outcome, j.effect, j.low, j.high, j.words AS "
+    "judgement, datetime(j.wall_ms / 1000, 'unixepoch') AS judged, l.wall_ms, max(l.wall_ms, "
+    "coalesce(l.last_ms, 0)) AS last_ms FROM ledger l LEFT JOIN judgements j ON j.ledger_id = l.id;",
+    "DROP VIEW current;",
+    "CREATE VIEW current AS SELECT v.name, v.value, v.file_value, v.hold_until_ms > 1000 * "
+    "CAST(strftime('%s', 'now') AS INTEGER) AS held, CASE WHEN v.hold_until_ms = 9223372036854775807 "
+    "THEN 'until released' WHEN v.hold_until_ms > 0 THEN datetime(v.hold_until_ms / 1000, 'unixepoch') "
+    "END AS held_until, v.author, datetime(max(l.wall_ms, coalesce(l.last_ms, 0)) / 1000, 'unixepoch') AS "
+    "changed, l.actor, l.reason, l.id AS ledger_id FROM tunable_values v LEFT JOIN ledger l ON l.id = "
+    "(SELECT max(id) FROM ledger WHERE name = v.name AND kind <> 'note');",
+    NULL};
+
+static const char *const *const steps[] = {first_step, second_step, third_step};
 
 enum { VERSION = sizeof steps / sizeof steps[0] };
 

@@ -39,6 +39,31 @@ static void every_view_can_be_read(void **state) {
   sqlite3_close(db);
 }
 
+static void a_value_in_force_is_as_old_as_the_last_step_of_its_episode(void **state) {
+  (void)state;
+  char error[256];
+  sqlite3 *db = memory();
+  sqlite3_stmt *s;
+  assert_int_equal(schema_migrate(db, "x.db", error, sizeof error), 0);
+  assert_int_equal(
+      run(db, "INSERT INTO tunable_values(name, value) VALUES('buffer_rag', 64), ('retry_max_ms', 9);"
+              "INSERT INTO ledger(id, wall_ms, kind, name, last_ms) VALUES"
+              "(1, 10000, 'episode', 'buffer_rag', 610000), (2, 20000, 'change', 'retry_max_ms', 0)"),
+      SQLITE_OK);
+  sqlite3_prepare_v2(db,
+                     "SELECT changed, last_ms FROM current JOIN changes ON changes.id = ledger_id ORDER BY "
+                     "current.name",
+                     -1, &s, NULL);
+  assert_int_equal(sqlite3_step(s), SQLITE_ROW);
+  assert_string_equal((const char *)sqlite3_column_text(s, 0), "1970-01-01 00:10:10");
+  assert_int_equal(sqlite3_column_int(s, 1), 610000);
+  assert_int_equal(sqlite3_step(s), SQLITE_ROW);
+  assert_string_equal((const char *)sqlite3_column_text(s, 0), "1970-01-01 00:00:20");
+  assert_int_equal(sqlite3_column_int(s, 1), 20000);
+  sqlite3_finalize(s);
+  sqlite3_close(db);
+}
+
 /* As the first version left it, with a letter in it. */
 static void an_older_file_keeps_its_rows_and_gets_what_is_new(void **state) {
   (void)state;
@@ -97,6 +122,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(a_new_file_gets_the_present_version_once),
       cmocka_unit_test(every_view_can_be_read),
+      cmocka_unit_test(a_value_in_force_is_as_old_as_the_last_step_of_its_episode),
       cmocka_unit_test(an_older_file_keeps_its_rows_and_gets_what_is_new),
       cmocka_unit_test(a_newer_file_is_refused_untouched),
       cmocka_unit_test(a_database_of_another_program_is_refused_untouched),
