@@ -223,7 +223,7 @@ char *view_tunable(struct loop *loop, struct tunable_key key);
 char *view_experiments(struct loop *loop);
 
 /* Fills status and body of a command with an error of the API's form. */
-void command_error(struct command *command, int status, const char *type, const char *format, ...)
+void command_error(struct command *command, int status, const char *code, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
 /* Takes over json (NULL becomes 500). */
 void command_json(struct command *command, int status, char *json);

@@ -27,15 +27,17 @@ void command_json(struct command *c, int status, char *json) {
   c->body = json ? json : strdup("{\"ok\":true}");
 }
 
-void command_error(struct command *c, int status, const char *type, const char *format, ...) {
+void command_error(struct command *c, int status, const char *code, const char *format, ...) {
   char message[512];
   va_list args;
   va_start(args, format);
   vsnprintf(message, sizeof message, format, args);
   va_end(args);
   cJSON *json = cJSON_CreateObject(), *error = cJSON_AddObjectToObject(json, "error");
-  cJSON_AddStringToObject(error, "type", type);
   cJSON_AddStringToObject(error, "message", message);
+  cJSON_AddStringToObject(error, "type", status >= 500 ? "overloaded_error" : "invalid_request_error");
+  cJSON_AddNullToObject(error, "param");
+  cJSON_AddStringToObject(error, "code", code);
   command_json(c, status, print(json));
 }
 

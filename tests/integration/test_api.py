@@ -27,7 +27,8 @@ class WithDaemon(unittest.TestCase):
         got, answer, headers = self.daemon.call(method, path, body, **more)
         self.assertEqual(got, status, (method, path, answer))
         self.assertIn("json", headers["content-type"])
-        self.assertTrue(answer["error"]["type"])
+        self.assertEqual(list(answer["error"]), ["message", "type", "param", "code"])
+        self.assertRegex(answer["error"]["type"], "_error$")
         self.assertGreater(len(answer["error"]["message"]), 20, answer)
         return answer["error"], headers
 
