@@ -5,6 +5,7 @@
 #include "config.h"
 
 #include "config_internal.h"
+#include "dialect/json_scan.h"
 #include "sys/toml.h"
 
 #include <errno.h>
@@ -41,7 +42,7 @@ static const struct setting settings[] = {
     {"server.shards", KIND_UNSIGNED, 1, MAX_SHARDS, AT(server.shards)},
     {"server.body_limit_mib", KIND_MIB, 1, 1024, AT(server.body_limit)},
     {"server.max_connections", KIND_UNSIGNED, 1, 1000000, AT(server.max_connections)},
-    {"server.max_depth", KIND_UNSIGNED, 8, 1024, AT(server.max_depth)},
+    {"server.max_depth", KIND_UNSIGNED, 64, JSON_DEPTH_CEILING, AT(server.max_depth)},
     {"server.header_timeout_s", KIND_INT, 1, 3600, AT(server.header_timeout_s)},
     {"server.body_timeout_s", KIND_INT, 1, 3600, AT(server.body_timeout_s)},
     {"server.idle_timeout_s", KIND_INT, 1, 3600, AT(server.idle_timeout_s)},
@@ -280,8 +281,9 @@ static void check_whole(struct config *c, struct reader *r, const struct toml_no
     reader_problem(r, walk(root, "server.auth"), "server.auth",
                    "asks for client keys, but there is none; add keys = [\"...\"] or say auth = false");
   if (!c->auth) c->server.key_count = 0;
-  if (r->count == 0 && server_settings_check(&c->server, error, sizeof error) != 0)
-    reader_problem(r, NULL, "server", "%s", error);
+  bool keys_told = r->count > 0 && walk(root, "server.keys"); /* they may be what is missing */
+  if (!keys_told && server_settings_check(&c->server, error, sizeof error) != 0)
+    reader_problem(r, walk(root, "server.host"), "server", "%s", error);
 }
 
 void config_notice(struct config *c, const char *format, ...) {

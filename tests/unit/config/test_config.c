@@ -182,7 +182,15 @@ static void an_empty_list_of_keys_is_refused_unless_auth_is_off(void **state) {
 
 static void off_loopback_needs_keys(void **state) {
   (void)state;
-  refused_saying("[server]\nhost = \"0.0.0.0\"\n", "server");
+  refused_saying("[server]\nhost = \"0.0.0.0\"\n", "test.toml:2: server: server.host is 0.0.0.0");
+  char *problems = refuse_with("[server]\nhost = \"0.0.0.0\"\nport = 99999\nmax_depth = 500\n", NULL);
+  must_say(problems, "test.toml:2: server: server.host is 0.0.0.0");
+  must_say(problems, "test.toml:3: server.port: 99999 is out of range");
+  must_say(problems, "test.toml:4: server.max_depth: 500 is out of range; allowed: 64 to 256");
+  free(problems);
+  problems = refuse_with("[server]\nhost = \"0.0.0.0\"\nkeys = [\"${SURELY_UNSET}\"]\n", NULL);
+  assert_int_equal(lines(problems), 1);
+  free(problems);
   struct config *c = load("[server]\nhost = \"0.0.0.0\"\nkeys = [\"one\"]\n");
   assert_int_equal(c->server.key_count, 1);
   config_free(c);
