@@ -117,10 +117,10 @@ static void resolve(struct config *c, struct reader *r, const struct config_rout
   resolve_names(c, r, route, "routes.fallbacks", route->fallbacks, route->fallback_count, spec);
 }
 
-static bool has_route(const struct config *c, const char *name) {
+static struct route_spec *find_route(struct config *c, const char *name) {
   for (unsigned i = 0; i < c->route_count; i++)
-    if (strcmp(c->routes[i].name, name) == 0) return true;
-  return false;
+    if (strcmp(c->routes[i].name, name) == 0) return &c->routes[i];
+  return NULL;
 }
 
 static struct route_spec *add_implicit(struct config *c, struct reader *r, const char *name) {
@@ -135,16 +135,26 @@ static struct route_spec *add_implicit(struct config *c, struct reader *r, const
   return spec;
 }
 
-static void add_auto(struct config *c, struct reader *r) {
-  if (c->provider_count == 0 || has_route(c, "auto")) return;
-  struct route_spec *spec = add_implicit(c, r, "auto");
-  bool room = true;
-  if (!spec) return;
-  if (*c->prefer) add_named(c, spec, c->prefer, &room);
+/* PROVIDER is stronger than the file: the providers it means lead, all that the route had are fallbacks. */
+static void prefer(const struct config *c, struct route_spec *spec, bool *room) {
+  struct route_spec had = *spec;
+  spec->candidate_count = 0;
+  add_named(c, spec, c->prefer, room);
   spec->primary_count = spec->candidate_count;
-  for (unsigned i = 0; i < c->provider_count; i++)
-    if (!add_candidate(spec, i)) room = false;
-  if (!*c->prefer) spec->primary_count = spec->candidate_count;
+  for (unsigned i = 0; i < had.candidate_count; i++)
+    if (!add_candidate(spec, had.candidates[i])) *room = false;
+}
+
+static void add_auto(struct config *c, struct reader *r) {
+  if (c->provider_count == 0) return;
+  bool room = true;
+  struct route_spec *spec = find_route(c, "auto");
+  if (!spec && (spec = add_implicit(c, r, "auto"))) {
+    for (unsigned i = 0; i < c->provider_count; i++)
+      if (!add_candidate(spec, i)) room = false;
+    spec->primary_count = spec->candidate_count;
+  }
+  if (spec && *c->prefer) prefer(c, spec, &room);
   if (!room)
     config_notice(
         c,
@@ -158,7 +168,7 @@ void config_resolve_routes(struct config *c, const struct config_routes *routes,
   add_auto(c, r);
   for (unsigned i = 0; i < c->provider_count; i++) {
     const char *model = c->specs[i].model;
-    if (has_route(c, model)) continue;
+    if (find_route(c, model)) continue;
     struct route_spec *spec = add_implicit(c, r, model);
     bool room = true;
     if (!spec) return;

@@ -462,6 +462,23 @@ static void providers_come_from_the_environment(void **state) {
   config_free(c);
 }
 
+static void the_preferred_provider_leads_a_written_route_auto(void **state) {
+  (void)state;
+  char *environment[] = {"PROVIDER=c", NULL};
+  struct config *c =
+      load_with(PROVIDER("a", "model = \"m\"") PROVIDER("b", "model = \"m\"")
+                    PROVIDER("c", "model = \"m\"") "[[routes]]\nname = \"auto\"\ncandidates = "
+                                                   "[\"a\"]\nfallbacks = [\"c\"]\nsticky = true\n",
+                environment);
+  const struct route_spec *route = &c->routes[route_of(c, "auto")];
+  assert_int_equal(route->primary_count, 1);
+  assert_int_equal(route->candidate_count, 2);
+  assert_int_equal(route->candidates[0], 2);
+  assert_int_equal(route->candidates[1], 0);
+  assert_true(route->sticky);
+  config_free(c);
+}
+
 static void too_many_providers_are_refused(void **state) {
   (void)state;
   char text[16384] = "";
@@ -531,6 +548,7 @@ int main(void) {
       cmocka_unit_test(wrong_variables_are_refused_by_name),
       cmocka_unit_test(names_and_addresses_from_the_environment_are_checked_as_those_of_the_file),
       cmocka_unit_test(providers_come_from_the_environment),
+      cmocka_unit_test(the_preferred_provider_leads_a_written_route_auto),
       cmocka_unit_test(too_many_providers_are_refused),
       cmocka_unit_test(a_provider_that_leads_back_to_us_is_found),
       cmocka_unit_test(a_file_that_is_not_there_is_told),
