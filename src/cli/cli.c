@@ -13,44 +13,50 @@ struct subcommand {
 
 static const char connect_help[] =
     "  --url URL         the daemon's address (default: as the configuration says)\n"
-    "  --config FILE     read address and database from this file (default data/self-improve.toml)\n"
+    "  --config FILE     read address and database from this file\n"
+    "                    (default data/self-improve.toml)\n"
     "  --data-dir DIR    where the daemon keeps its database\n"
     "  --json            print the answer as it comes\n"
-    "When no daemon answers, the database file is read instead.\n";
+    "API_KEY in the environment is sent as the client key.\n";
+
+static const char offline_help[] =
+    "When no daemon answers, the database file is read instead, but with --url only\n"
+    "if --data-dir or --config says which one.\n";
 
 static const struct subcommand subcommands[] = {
     {"run", "start the daemon", cli_run,
      "usage: self-improve run [options]\n\n"
-     "Starts the gateway. With no provider configured and no API key in the environment it starts a\n"
-     "simulated fleet and sends it recorded traffic, so that there is something to see.\n\n"
-     "  --config FILE     TOML file (default data/self-improve.toml, when it is there)\n"
+     "Starts the gateway. With no provider configured and no API key in the\n"
+     "environment it starts a simulated fleet and sends it recorded traffic, so that\n"
+     "there is something to see.\n\n"
+     "  --config FILE     TOML file (default data/self-improve.toml, if it is there)\n"
      "  --port N          listen on this port; 0: any free one\n"
      "  --data-dir DIR    keep the database in this directory\n"
      "  --observe         decide and record everything, apply nothing\n"
      "  --log-level L     error, warn, info or debug\n"
      "  --log-format F    text or json\n"
-     "  --no-demo         without providers, refuse to start instead of showing the demo\n\n"
-     "Ctrl-C or SIGTERM drains and ends; a second one ends at once. docs/configuration.md lists the keys of "
-     "the\n"
-     "file and the environment variables.\n"},
+     "  --no-demo         without providers, refuse to start: no demo\n\n"
+     "Ctrl-C or SIGTERM drains and ends; a second one ends at once.\n"
+     "docs/configuration.md lists the keys of the file and the environment variables.\n"},
     {"status", "what the daemon sees and does now", cli_status,
      "usage: self-improve status [options]\n\n"
-     "Requests, utility and providers as the daemon sees them now, and what is under way.\n"},
+     "Requests, utility and providers as the daemon sees them now, and what is under\nway.\n\n"},
     {"why", "why a tunable, route or experiment is as it is", cli_why,
      "usage: self-improve why NAME [options]\n\n"
-     "NAME is a tunable (retry_attempts, concurrency_limit.openai) or another subject of the ledger "
-     "(route:auto).\n\n"
+     "NAME is a tunable (retry_attempts, concurrency_limit.openai) or another subject\n"
+     "of the ledger (route:auto).\n\n"
      "  --limit N         how many entries (default 20)\n"},
     {"history", "snapshots of the configuration, or with --changes the ledger", cli_history,
      "usage: self-improve history [--changes] [options]\n\n"
-     "  --changes         every change with its reason and outcome instead of the snapshots\n"
+     "  --changes         every change with its reason and outcome, not the snapshots\n"
      "  --limit N         how many entries (default 20)\n"},
     {"diff", "what differs between two snapshots", cli_diff,
      "usage: self-improve diff A B [options]\n\n"
-     "A and B are snapshot ids, their first six or more characters, head or best.\n"},
+     "A and B are snapshot ids, their first six or more characters, head or best.\n\n"},
     {"rollback", "go back to a snapshot", cli_rollback,
      "usage: self-improve rollback ID [--reason TEXT] [options]\n\n"
-     "ID is as for diff; self-improve history lists them. Needs a running daemon.\n"},
+     "ID is as for diff; self-improve history lists them. Needs a running daemon.\n\n"
+     "  --reason TEXT     what the ledger is to say\n"},
     {"experiments", "experiments and their verdicts", cli_experiments,
      "usage: self-improve experiments [options]\n\n"
      "  --limit N         how many (default 20)\n"},
@@ -75,9 +81,8 @@ static int overview(FILE *out, int status) {
                "usage: self-improve COMMAND [options]\n\n");
   for (int i = 0; i < SUBCOMMANDS; i++)
     if (subcommands[i].help) fprintf(out, "  %-12s %s\n", subcommands[i].name, subcommands[i].summary);
-  fprintf(out, "\nself-improve COMMAND --help says more of each. Exit status: 0 done, 1 could not be done, 2 "
-               "wrong use or\n"
-               "wrong configuration.\n");
+  fprintf(out, "\nself-improve COMMAND --help says more of each. Exit status: 0 done, 1 could not\n"
+               "be done, 2 wrong use or wrong configuration.\n");
   return status;
 }
 
@@ -85,7 +90,9 @@ void cli_help(const char *name) {
   const struct subcommand *s = find(name);
   if (!s || !s->help) return;
   fputs(s->help, stdout);
-  if (s->run != cli_run && s->run != cli_validate) printf("\n%s", connect_help);
+  if (s->run == cli_run || s->run == cli_validate) return;
+  fputs(connect_help, stdout);
+  if (s->run != cli_rollback) fputs(offline_help, stdout);
 }
 
 int cli_misused(const char *name) {

@@ -20,9 +20,9 @@ static void stop(int sign) {
 static void help(FILE *out) {
   fputs("usage: self-improve fleet [options]\n\n"
         "Serves the simulated providers of a scenario over HTTP, in OpenAI's form, at\n"
-        "http://HOST:PORT/NAME/v1. The first line says where. Model names fault-S01, -S03, -S04, -S06, -S08 "
-        "and\n"
-        "-S09 at provider \"faults\" fail on purpose; POST /_plant/event starts an event.\n\n"
+        "http://HOST:PORT/NAME/v1. The first line says where. Model names fault-S01,\n"
+        "-S03, -S04, -S06, -S08 and -S09 at provider \"faults\" fail on purpose; POST\n"
+        "/_plant/event starts an event.\n\n"
         "  --scenario FILE   the world (default data/scenarios/demo.toml)\n"
         "  --data DIR        recorded traces and prompts (default data)\n"
         "  --provider NAME   serve this one; may be given again (default: all)\n"
@@ -31,7 +31,8 @@ static void help(FILE *out) {
         "  --seed N          of everything random (default 1)\n"
         "  --speed X         the scenario's events come X times as fast (default 1)\n"
         "  --epoch MS        Unix time in ms at which the scenario began (default now)\n"
-        "  --instances N     of every server (default: as the scenario starts, 1 with --cold-start)\n"
+        "  --instances N     of every server (default: as the scenario starts, 1 with\n"
+        "                    --cold-start)\n"
         "  --cold-start      answer 503 until the provider's start-up time has passed\n",
         out);
 }

@@ -25,30 +25,34 @@ static void on_signal(int sign) {
 }
 
 static void help(FILE *out) {
-  fputs(
-      "usage: self-improve load [options]\n\n"
-      "Sends the traffic of a scenario to a gateway, never waiting for answers, and measures what its users\n"
-      "see. Ends after --seconds or --requests, or at Ctrl-C; a second one does not wait for answers.\n\n"
-      "  --url URL             the gateway (default http://127.0.0.1:8080)\n"
-      "  --key K               bearer token (default: $API_KEY, else none)\n"
-      "  --route NAME          model or route asked for (default auto)\n"
-      "  --scenario FILE       prompts, lengths, sessions, targets (default data/scenarios/demo.toml)\n"
-      "  --data DIR            recorded traces and prompts (default data)\n"
-      "  --trace NAME          gaps and lengths from azure_conv, azure_code or a CSV in the data directory\n"
-      "  --speed X             the scenario's time runs X times as fast (default 1)\n"
-      "  --epoch MS            Unix time in ms at which the fleet's scenario began (default now)\n"
-      "  --rate R              requests a second, on average (default: as the scenario says)\n"
-      "  --seconds N           stop sending after so long\n"
-      "  --requests N          or after so many\n"
-      "  --stream-share S      how many of the answers stream (default: as the scenario says)\n"
-      "  --feedback-share S    how many of the answers are rewarded (default: as the scenario says)\n"
-      "  --feedback-delay N    after so many seconds on average (default: as the scenario says)\n"
-      "  --timeout N           a client leaves after so many seconds (default: as the scenario says)\n"
-      "  --max-in-flight N     beyond, requests are not sent but counted (default 1000)\n"
-      "  --seed N              of everything random (default 1)\n"
-      "  --demo                also create an experiment and push a harmful change\n"
-      "  --json                print the report as JSON\n",
-      out);
+  fputs("usage: self-improve load [options]\n\n"
+        "Sends the traffic of a scenario to a gateway, never waiting for answers, and\n"
+        "measures what its users see. Ends after --seconds or --requests, or at Ctrl-C; a\n"
+        "second one does not wait for answers. What is left out of rate, stream-share,\n"
+        "feedback-share, feedback-delay and timeout is as the scenario says.\n\n"
+        "  --url URL             the gateway (default http://127.0.0.1:8080)\n"
+        "  --key K               bearer token (default: $API_KEY, else none)\n"
+        "  --route NAME          model or route asked for (default auto)\n"
+        "  --scenario FILE       prompts, lengths, sessions, targets\n"
+        "                        (default data/scenarios/demo.toml)\n"
+        "  --data DIR            recorded traces and prompts (default data)\n"
+        "  --trace NAME          gaps and lengths from azure_conv, azure_code or a CSV in\n"
+        "                        the data directory\n"
+        "  --speed X             the scenario's time runs X times as fast (default 1)\n"
+        "  --epoch MS            Unix time in ms at which the fleet's scenario began\n"
+        "                        (default now)\n"
+        "  --rate R              requests a second, on average\n"
+        "  --seconds N           stop sending after so long\n"
+        "  --requests N          or after so many\n"
+        "  --stream-share S      how many of the answers stream\n"
+        "  --feedback-share S    how many of the answers are rewarded\n"
+        "  --feedback-delay N    after so many seconds on average\n"
+        "  --timeout N           a client leaves after so many seconds\n"
+        "  --max-in-flight N     beyond, requests are not sent but counted (default 1000)\n"
+        "  --seed N              of everything random (default 1)\n"
+        "  --demo                also create an experiment and push a harmful change\n"
+        "  --json                print the report as JSON\n",
+        out);
 }
 
 struct load_options {

@@ -111,6 +111,7 @@ class Help(unittest.TestCase):
         for name in ("run", "status", "why", "history", "diff", "rollback", "experiments", "fleet", "load", "validate"):
             self.assertRegex(out, r"(?m)^  %s +\w" % name)
             status, text, _ = run(name, "--help")
+            self.assertLessEqual(max(map(len, text.splitlines())), 80, name)
             self.assertEqual(status, 0, name)
             self.assertIn("self-improve " + name, text)
 
