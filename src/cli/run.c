@@ -104,7 +104,11 @@ static int choose_providers(struct run *run) {
                   *c->file ? c->file : "a file and name it with --config");
   char *layer =
       demo_start_fleet(&run->demo, c->demo.scenario, c->demo.data, c->demo.speed, error, sizeof error);
-  if (!layer) return refuse(CLI_FAILED, "%s", error);
+  if (!layer)
+    return refuse(CLI_FAILED,
+                  "no provider is configured, and the demo cannot start: %s. Set OPENAI_API_KEY, or add "
+                  "[[providers]] to %s",
+                  error, *c->file ? c->file : "a file and name it with --config");
   struct config *with_fleet = run_options_load(&run->options, layer);
   free(layer);
   if (!with_fleet) return CLI_USAGE;

@@ -93,6 +93,12 @@ class Refusals(unittest.TestCase):
     def test_no_provider_and_no_demo_says_what_to_set(self):
         self.assertIn("OPENAI_API_KEY", self.refused("", "--no-demo"))
 
+    def test_a_demo_that_cannot_start_says_so_and_what_to_set(self):
+        config = self.config('[demo]\nscenario = "/nonexistent.toml"\n')
+        status, _, err = run("run", "--config", config, "--port", "0", "--data-dir", self.directory)
+        self.assertEqual(status, 1)
+        self.assertRegex(err, "no provider is configured.*/nonexistent.toml.*OPENAI_API_KEY")
+
     def test_off_loopback_without_keys_is_refused(self):
         self.assertIn("key", self.refused('[server]\nhost = "0.0.0.0"\n' + ECHO))
 
