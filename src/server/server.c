@@ -17,6 +17,8 @@
 #include <string.h>
 #include <strings.h>
 
+#define ARRIVING_SHARE 0.75 /* of the memory */
+
 void server_settings_init(struct server_settings *settings) {
   *settings = (struct server_settings){.host = "127.0.0.1",
                                        .port = 8080,
@@ -180,9 +182,10 @@ static void metrics(struct server *server, struct exchange *exchange) {
     reply_json(server, exchange, 503, NULL);
 }
 
+/* For bodies that arrive, however many begin and never end: the rest is for requests that are here. */
 static bool has_room(void *ctx, size_t more) {
   const struct plane *plane = ((struct server *)ctx)->env.plane;
-  double ceiling = tunable_get(&plane->tunables, TUNABLE_memory_mib) * 1048576.0;
+  double ceiling = ARRIVING_SHARE * tunable_get(&plane->tunables, TUNABLE_memory_mib) * 1048576.0;
   int64_t held = atomic_load_explicit(&plane->bytes_in_flight, memory_order_relaxed);
   return (double)held + (double)more <= ceiling;
 }

@@ -313,8 +313,8 @@ class Memory(unittest.TestCase):
                 uploads.append(self.connect(half))
             except OSError:
                 pass
-        wait_for(lambda: self.held() > 4 << 20)
-        self.assertLess(self.held(), 17 << 20)
+        self.assertTrue(wait_for(lambda: self.held() > 7 << 20))
+        self.assertLess(self.held(), 13 << 20)  # three quarters, for the rest is for requests that are here
         self.assertEqual(self.daemon.chat()[0], 200)
         for s in uploads:
             s.close()
@@ -322,14 +322,13 @@ class Memory(unittest.TestCase):
 
     def test_a_body_that_finds_no_room_is_told_so(self):
         first = self.connect(request("POST", "/v1/chat/completions", b"", "Content-Length: %d" % (8 << 20)) + b" " * (5 << 20))
-        second = self.connect(request("POST", "/v1/chat/completions", b"", "Content-Length: %d" % (8 << 20)) + b" " * (5 << 20))
-        self.assertTrue(wait_for(lambda: self.held() > 12 << 20))
+        self.assertTrue(wait_for(lambda: self.held() > 7 << 20))
         s = self.connect(request("POST", "/v1/chat/completions", b" " * (6 << 20)))
         answer = Hostile.hear(s).decode()
         self.assertIn(" 503 ", answer.splitlines()[0])
         self.assertIn("Retry-After: 1", answer)
         self.assertIn("server.memory_mib", answer)
-        first.close(), second.close()
+        first.close()
 
     def test_an_answer_whose_reader_drips_is_counted_and_cut(self):
         words = json.dumps({"model": "auto", "messages": [{"role": "user", "content": "word " * (1 << 20)}]}).encode()
