@@ -107,7 +107,10 @@ void call_read(struct clerk_job *job, struct store_reader *reader) {
 bool call_has_rows(struct call *call) {
   if (call->rows) return true;
   if (call->status == -ENOENT)
-    call_refuse(call, 404, "not_found", "There is no such entry. The list above this path names them.");
+    call_refuse(
+        call, 404, "not_found",
+        "There is no such entry. The list above this path names them; no snapshot is 'best' until one has a "
+        "score of 100 requests.");
   else if (call->status == -EINVAL)
     call_refuse(
         call, 400, "invalid_value",
