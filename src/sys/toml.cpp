@@ -83,16 +83,23 @@ struct toml_doc *toml_parse_text(const char *text, const char *name, char *error
   return nullptr;
 }
 
+static const size_t largest_file = size_t{16} << 20; /* endless ones are among them, such as /dev/zero */
+
 struct toml_doc *toml_parse_file(const char *path, char *error, size_t error_size) {
   std::string text;
   std::FILE *file = std::fopen(path, "rb");
   char piece[4096];
-  for (size_t n; file && (n = std::fread(piece, 1, sizeof piece, file)) > 0;)
+  for (size_t n; file && text.size() <= largest_file && (n = std::fread(piece, 1, sizeof piece, file)) > 0;)
     text.append(piece, n);
   bool read = file && !std::ferror(file); /* a directory opens, and fails here */
   if (!read) std::snprintf(error, error_size, "%s: cannot be read: %s", path, std::strerror(errno));
   if (file) std::fclose(file);
   if (!read) return nullptr;
+  if (text.size() > largest_file) {
+    std::snprintf(error, error_size, "%s: is larger than %zu MiB: this is no configuration", path,
+                  largest_file >> 20);
+    return nullptr;
+  }
   size_t zero = text.find('\0'); /* where a C string, and the parser, would end in silence */
   if (zero != std::string::npos) {
     auto line = 1 + std::count(text.begin(), text.begin() + static_cast<std::ptrdiff_t>(zero), '\n');

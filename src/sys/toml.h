@@ -14,7 +14,8 @@ struct toml_node; /* a table, an array or a value */
 enum toml_type { TOML_TABLE, TOML_ARRAY, TOML_STRING, TOML_INTEGER, TOML_FLOAT, TOML_BOOLEAN, TOML_OTHER };
 
 /* Parses a file or a text; name is what errors call it. NULL on a syntax error: error then holds
- * "NAME:LINE:COLUMN: what is wrong". A byte order mark and CRLF are accepted; double keys are errors. */
+ * "NAME:LINE:COLUMN: what is wrong". A byte order mark and CRLF are accepted; double keys are errors,
+ * and files over 16 MiB. */
 struct toml_doc *toml_parse_file(const char *path, char *error, size_t error_size);
 struct toml_doc *toml_parse_text(const char *text, const char *name, char *error, size_t error_size);
 void toml_free(struct toml_doc *doc);

@@ -76,6 +76,8 @@ static void an_empty_file_is_a_document_and_a_missing_one_an_error(void **state)
 static void what_is_no_text_is_an_error(void **state) {
   (void)state;
   char error[256], path[] = "/tmp/test_toml_XXXXXX";
+  assert_null(toml_parse_file("/dev/zero", error, sizeof error));
+  assert_non_null(strstr(error, "larger than 16 MiB"));
   assert_null(toml_parse_file("/tmp", error, sizeof error));
   assert_string_equal(error, "/tmp: cannot be read: Is a directory");
   int fd = mkstemp(path);
