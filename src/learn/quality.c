@@ -8,7 +8,8 @@
  * level. Good models' rewards lean against one with a long tail below, and so does the fast mean: on the side
  * of the tail the four errors are widened by the first term of Cornish and Fisher (1938), (z^2 - 1) / 6 times
  * the skewness. Without it such a mean restarts once in five thousand rewards, with it once in seventy
- * thousand. */
+ * thousand. A model that hardly ever fails seems to have no variance at all after a while, and its next
+ * failure, or a rounding error, would be a change: no deviation below a tenth is believed. */
 
 #include "learn/quality.h"
 
@@ -20,6 +21,7 @@ enum { FIRST_TEST = 15 };
 #define SKEW_OF_MEAN (4.0 / 3.0) /* of exponential weights, against as many equal ones */
 #define VARIANCE_PRIOR 0.05
 #define VARIANCE_PRIOR_WEIGHT 5.0
+#define VARIANCE_LEAST 0.01 /* in the test for a change */
 
 void quality_init(struct quality *q) {
   *q = (struct quality){
@@ -36,9 +38,13 @@ static void restart(struct quality *q) {
   q->changes++;
 }
 
+static double believed_variance(const struct quality *q) {
+  return fmax(q->variance, VARIANCE_LEAST);
+}
+
 /* Standard errors by which the fast mean must be off the slow one. */
 static double errors_needed(const struct quality *q) {
-  double skewness = q->third / pow(q->variance, 1.5);
+  double skewness = q->third / pow(believed_variance(q), 1.5);
   skewness = fmin(fmax(skewness, -MOST_SKEWED), MOST_SKEWED);
   double of_mean = SKEW_OF_MEAN * skewness * sqrt(q->fast2) / q->fast_n;
   double side = q->fast < q->slow ? -1.0 : 1.0;
@@ -49,7 +55,7 @@ static bool has_changed(const struct quality *q) {
   if (q->fast_n < FIRST_TEST * 0.5 || q->slow_n < 1.25 * q->fast_n) return false;
   double f = q->fast_n, s = q->slow_n;
   double share = q->fast2 / (f * f) + q->slow2 / (s * s) - 2.0 * q->cross / (f * s);
-  return share > 0.0 && fabs(q->fast - q->slow) > errors_needed(q) * sqrt(q->variance * share);
+  return share > 0.0 && fabs(q->fast - q->slow) > errors_needed(q) * sqrt(believed_variance(q) * share);
 }
 
 bool quality_add(struct quality *q, double value, double memory) {

@@ -94,6 +94,27 @@ static void a_long_tail_of_bad_rewards_does_not_restart_it(void **state) {
   assert_in_range(q.changes, 0, 5);
 }
 
+/* One thumb down among thousands up, and equal rewards whose means differ by rounding alone. */
+static void a_model_that_hardly_ever_fails_does_not_restart_at_a_failure(void **state) {
+  (void)state;
+  struct quality q;
+  struct rng rng;
+  quality_init(&q);
+  rng_seed(&rng, 6, 6);
+  for (int i = 0; i < 200000; i++)
+    quality_add(&q, rng_uniform(&rng) < 0.999 ? 1 : 0, 1000);
+  assert_in_range(q.changes, 0, 3);
+
+  quality_init(&q);
+  quality_add(&q, 0, 1000);
+  for (int i = 0; i < 100000; i++)
+    quality_add(&q, 1, 1000);
+  assert_int_equal(q.changes, 0);
+  quality_add(&q, 0.5, 1000);
+  assert_int_equal(q.changes, 0);
+  assert_float_equal(quality_mean(&q), 0.9986, 0.0005);
+}
+
 static void a_change_is_told_once_and_settles(void **state) {
   (void)state;
   struct quality q;
@@ -120,6 +141,7 @@ int main(void) {
       cmocka_unit_test(a_step_of_a_third_is_learned_in_tens_of_rewards),
       cmocka_unit_test(noise_does_not_restart_it),
       cmocka_unit_test(a_long_tail_of_bad_rewards_does_not_restart_it),
+      cmocka_unit_test(a_model_that_hardly_ever_fails_does_not_restart_at_a_failure),
       cmocka_unit_test(a_change_is_told_once_and_settles),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
