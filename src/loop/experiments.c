@@ -93,10 +93,11 @@ static void promote(struct loop *loop, const struct experiment_spec *spec, const
   regulators_moved(loop, spec->key);
 }
 
-static void end(struct loop *loop, unsigned i, const char *status, const char *words) {
+static void end(struct loop *loop, unsigned i, const char *status, const char *verdict) {
   struct experiment *e = loop->experiments[i].experiment;
   struct experiment_spec spec = *experiment_spec(e);
-  char name[NAME_SIZE + 16];
+  char name[NAME_SIZE + 16], words[EXPERIMENT_WORDS_SIZE];
+  snprintf(words, sizeof words, "%s", verdict); /* it may be part of the entry that another takes over */
   snprintf(name, sizeof name, "experiment:%s", spec.name);
   put(loop, i, status, words);
   give_back(loop, i);

@@ -12,7 +12,7 @@
 struct kept {
   unsigned ledger, judgements, snapshots, values, commits, frames, episodes;
   struct ledger_row last;
-  char name[128], actor[64], reason[512], outcome[32];
+  char name[128], actor[64], reason[512], outcome[32], note[512]; /* note: its name and words */
   int64_t judged_id;
   int commit_result;
   double episode_to;
@@ -27,6 +27,7 @@ static inline int keep_ledger(void *ctx, const struct ledger_row *row) {
     k->episodes++;
     k->episode_to = row->to;
   }
+  if (strcmp(row->kind, "note") == 0) snprintf(k->note, sizeof k->note, "%s: %s", row->name, row->reason);
   if (strcmp(row->kind, "change") != 0) return 0;
   k->last = *row;
   snprintf(k->name, sizeof k->name, "%s", row->name);

@@ -120,6 +120,26 @@ static void an_experiment_leases_its_tunable_until_it_is_stopped(void **state) {
   close_set(&s);
 }
 
+static void of_two_experiments_each_ends_with_its_own_words(void **state) {
+  (void)state;
+  static struct stage_set s;
+  open_set(&s, false);
+  struct command create = {.kind = COMMAND_EXPERIMENT_CREATE,
+                           .name = "short",
+                           .text = "retry_base_ms",
+                           .treatment = 200,
+                           .duration_s = 10};
+  assert_int_equal(command(&s, &create), 201);
+  create.name = "long";
+  create.text = "coalesce_waiters";
+  create.duration_s = 0;
+  assert_int_equal(command(&s, &create), 201);
+  tick(&s, 12);
+  assert_string_equal(s.kept.note, "experiment:short: No difference was proved in the time given: "
+                                   "retry_base_ms 200 against 100, too few sessions to say more (0 and 0).");
+  close_set(&s);
+}
+
 static void observing_changes_nothing(void **state) {
   (void)state;
   static struct stage_set s;
@@ -304,6 +324,7 @@ int main(void) {
       cmocka_unit_test(an_experiment_leases_its_tunable_until_it_is_stopped),
       cmocka_unit_test(a_value_that_stays_is_held_and_opens_no_trial),
       cmocka_unit_test(an_experiment_whose_name_is_a_number_is_refused),
+      cmocka_unit_test(of_two_experiments_each_ends_with_its_own_words),
       cmocka_unit_test(observing_changes_nothing),
       cmocka_unit_test(at_start_new_file_values_win_over_stored_and_the_environment_over_both),
       cmocka_unit_test(an_unjudged_trial_is_undone_at_start),
