@@ -55,7 +55,8 @@ static void open_window(struct gradient2 *g, int64_t now_ns) {
 }
 
 void gradient2_init(struct gradient2 *g, const struct gradient2_settings *s, double limit) {
-  *g = (struct gradient2){.limit = isnan(limit) ? s->min : clamp(limit, s->min, s->max), .least_ms = NAN};
+  *g = (struct gradient2){
+      .limit = isnan(limit) ? s->min : clamp(limit, s->min, s->max), .least_ms = NAN, .stepped_ns = -1};
   open_window(g, -1);
 }
 
@@ -120,7 +121,12 @@ void gradient2_update(struct gradient2 *g, const struct gradient2_settings *s,
   double now_ms = g->window_sum_ms / (double)g->window_samples;
   uint32_t in_flight = g->window_in_flight;
   open_window(g, sample->now_ns);
+  g->stepped_ns = sample->now_ns;
   step(g, s, now_ms, in_flight, decision);
+}
+
+bool gradient2_is_deaf(const struct gradient2 *g, const struct gradient2_settings *s, int64_t now_ns) {
+  return g->stepped_ns < 0 || now_ns - g->stepped_ns > s->max_window_ns;
 }
 
 void gradient2_applied(struct gradient2 *g, const struct gradient2_settings *s, double applied) {

@@ -6,7 +6,7 @@
  * first token or the time per token, never that of the whole answer: a long answer is no overload.
  *
  * Ours in addition: an optional latency target that cuts the limit, and restart from the applied limit. With
- * two signals run two of them, apply the lower limit, and tell both. */
+ * two signals run two of them, apply the lower limit of those that hear something, and tell both. */
 
 #include "control/decision.h"
 
@@ -45,6 +45,7 @@ struct gradient2 {
   uint64_t window_samples;
   uint32_t window_in_flight; /* highest */
   int64_t window_start_ns;   /* -1: no window open */
+  int64_t stepped_ns;        /* when the last window was full; -1: none yet */
 };
 
 /* limit: the one in force, cut to the range. */
@@ -61,6 +62,9 @@ struct gradient2_sample {
  * whole number of calls. */
 void gradient2_update(struct gradient2 *g, const struct gradient2_settings *s,
                       const struct gradient2_sample *sample, struct decision *decision);
+
+/* No window was full for max_window_ns: its limit is that of another time, or of somebody else. */
+bool gradient2_is_deaf(const struct gradient2 *g, const struct gradient2_settings *s, int64_t now_ns);
 
 /* After every update, and whenever somebody else moves the limit: the one in force. */
 void gradient2_applied(struct gradient2 *g, const struct gradient2_settings *s, double applied);

@@ -79,6 +79,18 @@ static void tell_limiters(struct loop *loop, unsigned i, double applied) {
   gradient2_applied(&loop->regulators->provider[i].tpot, &tpot, applied);
 }
 
+/* Whole answers tell nothing of the first token, answers of one token nothing of the next: a signal that is
+ * silent must not keep the limit where it was. */
+static double limit_wished(const struct loop *loop, unsigned i) {
+  const struct gradient2 *by_ttft = &loop->regulators->provider[i].ttft,
+                         *by_tpot = &loop->regulators->provider[i].tpot;
+  struct gradient2_settings ttft = ttft_settings(loop), tpot = tpot_settings(loop);
+  double low = INFINITY;
+  if (!gradient2_is_deaf(by_ttft, &ttft, loop->now_ns)) low = by_ttft->limit;
+  if (!gradient2_is_deaf(by_tpot, &tpot, loop->now_ns)) low = fmin(low, by_tpot->limit);
+  return floor(low);
+}
+
 static void run_limiter(struct loop *loop, unsigned i) {
   const struct frame_provider *f = &loop->frame.provider[i];
   struct tunable_key key = {TUNABLE_concurrency_limit, (uint16_t)i};
@@ -95,7 +107,7 @@ static void run_limiter(struct loop *loop, unsigned i) {
   double in_force = value_now(loop, key);
   if (!by_ttft.change && !by_tpot.change) return;
   bool ttft_leads = by_ttft.change && (!by_tpot.change || g_ttft->limit <= g_tpot->limit);
-  double wanted = floor(fmin(g_ttft->limit, g_tpot->limit));
+  double wanted = limit_wished(loop, i);
   double applied = regulate(loop, key, wanted, ttft_leads ? by_ttft.reason : by_tpot.reason, (int)i);
   if (applied != in_force || applied < wanted) tell_limiters(loop, i, applied);
 }

@@ -140,6 +140,38 @@ static void of_two_experiments_each_ends_with_its_own_words(void **state) {
   close_set(&s);
 }
 
+/* Twenty answers a second at p0, whose calls fill its limit: whole ones, which tell no time to the first
+ * token.
+ */
+static void answer_for(struct stage_set *s, int seconds, double tpot_ms) {
+  struct provider_state *p0 = &s->rig.plane->providers[0];
+  for (int i = 0; i < seconds; i++) {
+    atomic_store(&p0->in_flight, plane_limit(s->rig.plane, 0));
+    for (int n = 0; n < 20; n++)
+      telemetry_tpot(s->rig.telemetry, 0, tpot_ms);
+    tick(s, 1);
+  }
+  atomic_store(&p0->in_flight, 0);
+}
+
+static int limit_of_p0(const struct stage_set *s) {
+  return (int)tunable_of(&s->rig.plane->tunables, TUNABLE_concurrency_limit, 0);
+}
+
+static void a_limit_recovers_though_one_of_its_signals_is_silent(void **state) {
+  (void)state;
+  static struct stage_set s;
+  open_set(&s, false);
+  answer_for(&s, 60, 10);
+  int before = limit_of_p0(&s);
+  assert_in_range(before, 65, 80);
+  answer_for(&s, 30, 200);
+  assert_in_range(limit_of_p0(&s), 1, 16);
+  answer_for(&s, 600, 10);
+  assert_in_range(limit_of_p0(&s), before, 200);
+  close_set(&s);
+}
+
 static void observing_changes_nothing(void **state) {
   (void)state;
   static struct stage_set s;
@@ -325,6 +357,7 @@ int main(void) {
       cmocka_unit_test(a_value_that_stays_is_held_and_opens_no_trial),
       cmocka_unit_test(an_experiment_whose_name_is_a_number_is_refused),
       cmocka_unit_test(of_two_experiments_each_ends_with_its_own_words),
+      cmocka_unit_test(a_limit_recovers_though_one_of_its_signals_is_silent),
       cmocka_unit_test(observing_changes_nothing),
       cmocka_unit_test(at_start_new_file_values_win_over_stored_and_the_environment_over_both),
       cmocka_unit_test(an_unjudged_trial_is_undone_at_start),
