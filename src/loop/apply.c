@@ -219,13 +219,18 @@ static double slew(const struct tunable_info *info, double from, double wanted) 
   return fmin(fmax(wanted, from - step), from + step);
 }
 
+bool may_regulate(struct loop *loop, struct tunable_key key) {
+  const struct actuator *a = actuator_of(loop, key);
+  return !is_held(a, loop->wall_ms) && !a->experiment;
+}
+
 double regulate(struct loop *loop, struct tunable_key key, double wanted, const char *reason, int provider) {
   const struct tunable_info *info = &tunable_infos[key.id];
   struct actuator *a = actuator_of(loop, key);
   double from = value_now(loop, key);
   double to = tunable_clamp(key.id, slew(info, from, tunable_clamp(key.id, wanted, from)), from);
   bool cooling = a->acted_ns && loop->now_ns - a->acted_ns < info->cooldown_s * NS_PER_S;
-  if (to == from || cooling || is_held(a, loop->wall_ms) || a->experiment) return from;
+  if (to == from || cooling || !may_regulate(loop, key)) return from;
   a->acted_ns = loop->now_ns;
   if (!loop->config.observe) {
     char author[NAME_SIZE];

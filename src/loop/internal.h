@@ -152,6 +152,8 @@ int64_t apply_change(struct loop *loop, struct tunable_key key, double to, const
  * episode. Returns the value in force afterwards: what anti-windup must hear of. */
 double regulate(struct loop *loop, struct tunable_key key, double wanted, const char *reason, int provider);
 
+bool may_regulate(struct loop *loop, struct tunable_key key); /* neither held nor leased */
+
 void note(struct loop *loop, const char *name, const char *actor, const char *reason, double from, double to,
           const char *evidence);
 void close_quiet_episodes(struct loop *loop, bool all);

@@ -109,7 +109,7 @@ static void run_limiter(struct loop *loop, unsigned i) {
   bool ttft_leads = by_ttft.change && (!by_tpot.change || g_ttft->limit <= g_tpot->limit);
   double wanted = limit_wished(loop, i);
   double applied = regulate(loop, key, wanted, ttft_leads ? by_ttft.reason : by_tpot.reason, (int)i);
-  if (applied != in_force || applied < wanted) tell_limiters(loop, i, applied);
+  if (applied != in_force || applied < wanted || !may_regulate(loop, key)) tell_limiters(loop, i, applied);
 }
 
 /* ---- instances ---- */

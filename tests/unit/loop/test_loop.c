@@ -172,6 +172,26 @@ static void a_limit_recovers_though_one_of_its_signals_is_silent(void **state) {
   close_set(&s);
 }
 
+/* What a limiter wished while it was not heard is not done when it is heard again. */
+static void a_held_limit_goes_on_from_its_value_when_the_hold_ends(void **state) {
+  (void)state;
+  static struct stage_set s;
+  open_set(&s, false);
+  struct command c = {.kind = COMMAND_SET,
+                      .unguarded = true,
+                      .change_count = 1,
+                      .changes = {{"concurrency_limit.p0", 64}},
+                      .hold_until_ms = s.wall_ms + 300000};
+  assert_int_equal(command(&s, &c), 200);
+  answer_for(&s, 200, 10);
+  answer_for(&s, 90, 200);
+  answer_for(&s, 9, 10);
+  assert_int_equal(limit_of_p0(&s), 64);
+  answer_for(&s, 6, 10);
+  assert_in_range(limit_of_p0(&s), 63, 68);
+  close_set(&s);
+}
+
 static void observing_changes_nothing(void **state) {
   (void)state;
   static struct stage_set s;
@@ -358,6 +378,7 @@ int main(void) {
       cmocka_unit_test(an_experiment_whose_name_is_a_number_is_refused),
       cmocka_unit_test(of_two_experiments_each_ends_with_its_own_words),
       cmocka_unit_test(a_limit_recovers_though_one_of_its_signals_is_silent),
+      cmocka_unit_test(a_held_limit_goes_on_from_its_value_when_the_hold_ends),
       cmocka_unit_test(observing_changes_nothing),
       cmocka_unit_test(at_start_new_file_values_win_over_stored_and_the_environment_over_both),
       cmocka_unit_test(an_unjudged_trial_is_undone_at_start),
