@@ -16,8 +16,8 @@ struct breaker_tuner {
 
 void breaker_tuner_init(struct breaker_tuner *t);
 
-/* One tick while the breaker is closed and no incident is open; leave the tick out otherwise: failures of an
- * outage are not background. */
+/* One tick while the breaker is closed and no incident is open: attempts that ended in it, and how many of
+ * them failed. Leave the tick out otherwise: failures of an outage are not background. */
 void breaker_tuner_observe(struct breaker_tuner *t, double attempts, double failures, double dt_s);
 
 /* The threshold for all providers: the highest that one of them needs, 3 to 20. Providers with fewer than 300

@@ -244,9 +244,9 @@ static void run_breaker_tuner(struct loop *loop) {
   struct breaker_tuner background[MAX_PROVIDERS];
   for (unsigned i = 0; i < loop->plane->provider_count; i++) {
     const struct frame_provider *f = &loop->frame.provider[i];
+    uint64_t failed = f->failures + f->timeouts, ended = f->successes + f->rejected + failed;
     if (f->breaker == 0 && !watchers_at(loop, i, INT64_MIN))
-      breaker_tuner_observe(&r->provider[i].background, (double)f->attempts,
-                            (double)(f->failures + f->timeouts), loop->frame.dt_s);
+      breaker_tuner_observe(&r->provider[i].background, (double)ended, (double)failed, loop->frame.dt_s);
     background[i] = r->provider[i].background;
   }
   struct tunable_key key = {TUNABLE_breaker_failure_threshold, 0};

@@ -192,6 +192,22 @@ static void a_held_limit_goes_on_from_its_value_when_the_hold_ends(void **state)
   close_set(&s);
 }
 
+/* Seldom called and failing late: its failures come in ticks in which nothing begins. */
+static void late_failures_make_the_breaker_patient(void **state) {
+  (void)state;
+  static struct stage_set s;
+  open_set(&s, false);
+  struct counters *c = &s.rig.telemetry->counters;
+  for (unsigned n = 0; n < 400; n++) {
+    counter_add(c, COUNTER_attempts, 0, 1);
+    tick(&s, 5);
+    counter_add(c, n % 3 == 0 ? COUNTER_attempt_timeouts : COUNTER_attempt_successes, 0, 1);
+    tick(&s, 5);
+  }
+  assert_in_range((int)value(&s, TUNABLE_breaker_failure_threshold), 8, 12);
+  close_set(&s);
+}
+
 static void observing_changes_nothing(void **state) {
   (void)state;
   static struct stage_set s;
@@ -379,6 +395,7 @@ int main(void) {
       cmocka_unit_test(of_two_experiments_each_ends_with_its_own_words),
       cmocka_unit_test(a_limit_recovers_though_one_of_its_signals_is_silent),
       cmocka_unit_test(a_held_limit_goes_on_from_its_value_when_the_hold_ends),
+      cmocka_unit_test(late_failures_make_the_breaker_patient),
       cmocka_unit_test(observing_changes_nothing),
       cmocka_unit_test(at_start_new_file_values_win_over_stored_and_the_environment_over_both),
       cmocka_unit_test(an_unjudged_trial_is_undone_at_start),
