@@ -35,8 +35,6 @@ static const struct {
     [JUDGEMENT] = {"INSERT OR REPLACE", "judgements",
                    "ledger_id, wall_ms, outcome, effect, low, high, words"},
     [SNAPSHOT] = {"INSERT OR IGNORE", "snapshots", "id, parent, wall_ms, author, message, config"},
-    [SCORE] = {"INSERT OR REPLACE", "scores",
-               "snapshot, wall_ms, requests, utility, in_target, quality, usd_per_request"},
     [EXPERIMENT] = {"INSERT OR REPLACE", "experiments",
                     "id, name, tunable, status, control, treatment, started_ms, ended_ms, control_units, "
                     "treatment_units, effect, low, high, p_value, verdict, spec, state"},
@@ -48,6 +46,12 @@ static const struct {
     [META] = {"INSERT OR REPLACE", "meta", "name, value"},
 };
 
+/* A first minute after a restart or a way back says less than what was measured before. */
+static const char score_sql[] =
+    "INSERT INTO scores(snapshot, wall_ms, requests, utility, in_target, quality, usd_per_request) "
+    "VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT(snapshot) DO UPDATE SET wall_ms = ?2, requests = ?3, "
+    "utility = ?4, in_target = ?5, quality = ?6, usd_per_request = ?7 WHERE ?3 >= min(requests, ?8)";
+
 struct inserts {
   sqlite3_stmt *statements[STATEMENTS];
   struct insert_telemetry *telemetry;
@@ -58,8 +62,12 @@ struct inserts *inserts_create(sqlite3 *db, const struct store_options *options)
   struct inserts *i = calloc(1, sizeof *i);
   if (!i) return NULL;
   for (int s = 0; s < STATEMENTS; s++)
-    if (bind_prepare(db, texts[s].verb, texts[s].table, texts[s].columns, &i->statements[s]) != SQLITE_OK)
+    if (s != SCORE &&
+        bind_prepare(db, texts[s].verb, texts[s].table, texts[s].columns, &i->statements[s]) != SQLITE_OK)
       goto fail;
+  if (sqlite3_prepare_v3(db, score_sql, -1, SQLITE_PREPARE_PERSISTENT, &i->statements[SCORE], NULL) !=
+      SQLITE_OK)
+    goto fail;
   i->telemetry = insert_telemetry_create(db, options);
   i->dead_letters = dead_letters_create(db, options->dead_letter_rows, options->dead_letter_bytes);
   if (i->telemetry && i->dead_letters) return i;
@@ -140,6 +148,7 @@ static int write_score(struct inserts *i, const struct score_row *row) {
   bind_real(&b, row->in_target);
   bind_real(&b, row->quality);
   bind_real(&b, row->usd_per_request);
+  bind_integer(&b, STORE_BEST_REQUESTS);
   return bind_run(&b);
 }
 

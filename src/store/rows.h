@@ -45,7 +45,8 @@ struct snapshot_row {
   const char *config; /* the canonical text: sorted "name=value" lines */
 };
 
-/* Measured while a snapshot was in force; replaces the score before. */
+/* Measured while a snapshot was in force. Replaces the score before, unless that rests on more requests and
+ * this one on fewer than STORE_BEST_REQUESTS. */
 struct score_row {
   const char *snapshot;
   int64_t wall_ms, requests;

@@ -134,15 +134,35 @@ static void snapshots_are_found_by_prefix_head_and_best(void **state) {
   assert_int_equal(refusal(r, QUERY_SNAPSHOT, NULL), -EINVAL);
 }
 
+static void score(struct reading *r, const char *snapshot, int64_t requests, double utility) {
+  struct score_row row = {.snapshot = snapshot, .wall_ms = 1, .requests = requests, .utility = utility};
+  assert_int_equal(r->f->sink.score(r->f->sink.ctx, &row), 0);
+  assert_int_equal(r->f->sink.commit(r->f->sink.ctx), 0);
+}
+
+static void assert_best(struct reading *r, const char *snapshot, double utility) {
+  cJSON *best = ask(r, QUERY_SNAPSHOT, "best", 0);
+  assert_string_equal(text(best, "id"), snapshot);
+  assert_true(number(at(best, "score"), "utility") == utility);
+  cJSON_Delete(best);
+}
+
 static void best_needs_enough_requests(void **state) {
   struct reading *r = *state;
-  for (int i = 1; i <= 2; i++) {
-    struct score_row score = {
-        .snapshot = i == 1 ? "aaaaaa01" : "aaaaaa02", .wall_ms = 1, .requests = 99, .utility = i};
-    assert_int_equal(r->f->sink.score(r->f->sink.ctx, &score), 0);
-  }
-  assert_int_equal(r->f->sink.commit(r->f->sink.ctx), 0);
-  assert_int_equal(refusal(r, QUERY_SNAPSHOT, "best"), -ENOENT);
+  score(r, "aaaaaa01", 99, 1);
+  assert_best(r, "aaaaaa02", 0.6);
+  score(r, "aaaaaa01", 100, 1);
+  assert_best(r, "aaaaaa01", 1);
+}
+
+/* As after a restart, or when a snapshot is in force again. */
+static void a_few_requests_do_not_replace_the_score_of_many(void **state) {
+  struct reading *r = *state;
+  score(r, "aaaaaa01", 5000, 0.9);
+  score(r, "aaaaaa01", 3, 0.1);
+  assert_best(r, "aaaaaa01", 0.9);
+  score(r, "aaaaaa01", 100, 0.7);
+  assert_best(r, "aaaaaa01", 0.7);
 }
 
 static void experiments_are_found_by_name_and_number(void **state) {
@@ -297,6 +317,7 @@ int main(void) {
       T(episodes_are_the_ledger_rows_of_that_kind),
       T(snapshots_are_found_by_prefix_head_and_best),
       T(best_needs_enough_requests),
+      T(a_few_requests_do_not_replace_the_score_of_many),
       T(experiments_are_found_by_name_and_number),
       T(anomalies_tell_when_they_closed),
       T(dead_letters_show_their_body_only_one_at_a_time),
