@@ -23,8 +23,9 @@ struct store_sink {
   int (*frame)(void *ctx, const struct frame *frame);
   int (*outcomes)(void *ctx, const struct outcome *outcomes, size_t count, int64_t now_ns, int64_t wall_ms);
   int (*dead_letter)(void *ctx, const struct dead_letter_row *row);
-  /* Waits until every row put before it is on disk (synchronous=FULL). 0, or -errno when that failed: then
-   * the caller must not promise anything. */
+  /* Waits until every row put before it is on disk (synchronous=FULL). 0, or -errno when that failed, or when
+   * a decision (record_is_decision) has been refused since the last one: then the caller must not promise
+   * anything. */
   int (*commit)(void *ctx);
 };
 

@@ -8,6 +8,7 @@
 #include "store/writer.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,6 +22,7 @@ struct store {
   int lock;
   struct writer *writer;
   _Atomic uint64_t unrecorded; /* telemetry rows that found no memory */
+  _Atomic int refused;         /* -errno of a decision that was refused since the last commit */
 };
 
 /* The names of now, by position, so that a reader can tell which provider of this run a stored name means. */
@@ -122,7 +124,9 @@ int store_load(struct store *s, struct store_state *state) {
 static int put(void *ctx, enum record_kind kind, const void *row) {
   struct store *s = ctx;
   struct record *record = record_make(kind, row);
-  return record ? writer_put(s->writer, record) : -ENOMEM;
+  int status = record ? writer_put(s->writer, record) : -ENOMEM;
+  if (status != 0 && record_is_decision(kind)) s->refused = status;
+  return status;
 }
 
 static int put_ledger(void *ctx, const struct ledger_row *row) {
@@ -191,7 +195,8 @@ static int put_outcomes(void *ctx, const struct outcome *outcomes, size_t count,
 
 static int commit(void *ctx) {
   struct store *s = ctx;
-  return writer_commit(s->writer);
+  int refused = atomic_exchange(&s->refused, 0), status = writer_commit(s->writer);
+  return status != 0 ? status : refused;
 }
 
 struct store_sink store_sink(struct store *store) {
