@@ -181,6 +181,19 @@ static void the_window_and_the_outcomes_are_taken_once(void **state) {
   telemetry_destroy(t);
 }
 
+static void the_longest_wait_is_that_of_any_shard(void **state) {
+  (void)state;
+  static struct telemetry_window window;
+  struct telemetry *one = telemetry_create(), *other = telemetry_create();
+  telemetry_wait(one, PRIORITY_LOW, 5);
+  telemetry_wait(other, PRIORITY_LOW, 3);
+  telemetry_take_window(one, 1, &window);
+  telemetry_take_window(other, 1, &window);
+  assert_true(window.longest_wait_ms[PRIORITY_LOW] == 5);
+  telemetry_destroy(one);
+  telemetry_destroy(other);
+}
+
 static void targets_differ_for_streams_and_whole_answers(void **state) {
   (void)state;
   const struct objective o = {2000, 50, 5, 1};
@@ -203,6 +216,7 @@ int main(void) {
       cmocka_unit_test(clamping_rounds_and_holds_on_nan),
       cmocka_unit_test(treatment_is_sticky_and_well_mixed_over_sequential_sessions),
       cmocka_unit_test(the_window_and_the_outcomes_are_taken_once),
+      cmocka_unit_test(the_longest_wait_is_that_of_any_shard),
       cmocka_unit_test(targets_differ_for_streams_and_whole_answers),
   };
   return cmocka_run_group_tests_name("bus", tests, NULL, NULL);

@@ -167,6 +167,15 @@ static void no_load_goes_to_the_floor_after_the_window_and_not_below(void **stat
   assert_true(at >= 0);
 }
 
+static void instances_that_never_start_do_not_stop_it_for_ever(void **state) {
+  (void)state;
+  struct fleet f;
+  fleet_init(&f, 1, 100000);
+  for (f.second = 100000 - 1000; f.second < 100000; f.second++)
+    fleet_tick(&f, 20);
+  assert_true(f.changes >= 2);
+}
+
 static void ceiling_below_floor_is_refused(void **state) {
   (void)state;
   struct fleet f;
@@ -294,6 +303,7 @@ int main(void) {
       cmocka_unit_test(step_with_slow_start_does_not_overshoot),
       cmocka_unit_test(refusals_scale_up_without_running_away),
       cmocka_unit_test(no_load_goes_to_the_floor_after_the_window_and_not_below),
+      cmocka_unit_test(instances_that_never_start_do_not_stop_it_for_ever),
       cmocka_unit_test(ceiling_below_floor_is_refused),
       cmocka_unit_test(new_bounds_apply_at_once),
       cmocka_unit_test(saturation_is_answered_within_twenty_seconds_of_a_change),

@@ -104,6 +104,27 @@ static void window_needs_ten_answers_and_one_second(void **state) {
   assert_true(fabs(g.limit - 100.8) < 1e-9);
 }
 
+static void answers_of_a_window_that_did_not_fill_in_time_are_forgotten(void **state) {
+  (void)state;
+  struct gradient2 g;
+  struct decision d;
+  gradient2_init(&g, &gradient2_defaults, 20);
+  struct gradient2_sample few = {.now_ns = S, .mean_ms = 1000, .samples = 5, .in_flight = 20};
+  gradient2_update(&g, &gradient2_defaults, &few, &d);
+  window(&g, &gradient2_defaults, 62, 100, 20);
+  window(&g, &gradient2_defaults, 63, 100, 20);
+  assert_true(g.long_ms.value == 100);
+}
+
+static void the_least_latency_is_forgotten_in_time(void **state) {
+  (void)state;
+  struct gradient2 g;
+  gradient2_init(&g, &gradient2_defaults, 20);
+  for (int i = 0; i < 1000; i++)
+    window(&g, &gradient2_defaults, i, i < 10 ? 100 : 200, 0);
+  assert_true(g.least_ms == 200);
+}
+
 static void no_answers_hold_and_say_so(void **state) {
   (void)state;
   struct gradient2 g;
@@ -205,6 +226,8 @@ int main(void) {
       cmocka_unit_test(long_term_latency_learned_under_load_is_pulled_down),
       cmocka_unit_test(limit_that_does_not_bind_stays),
       cmocka_unit_test(window_needs_ten_answers_and_one_second),
+      cmocka_unit_test(answers_of_a_window_that_did_not_fill_in_time_are_forgotten),
+      cmocka_unit_test(the_least_latency_is_forgotten_in_time),
       cmocka_unit_test(no_answers_hold_and_say_so),
       cmocka_unit_test(restart_goes_on_from_the_applied_limit),
       cmocka_unit_test(target_cuts_a_limit_that_the_gradient_would_leave_too_high),

@@ -211,6 +211,41 @@ static void absurd_dt_is_bounded_by_one_usual_tick(void **state) {
   }
 }
 
+static void a_gap_in_the_measurement_does_not_kick_the_derivative(void **state) {
+  (void)state;
+  struct pid_settings s = {.gain = 1,
+                           .integral_s = INFINITY,
+                           .derivative_s = 1,
+                           .filter = 10,
+                           .low = -100,
+                           .high = 100,
+                           .tick_s = 1};
+  struct pid pid;
+  pid_start(&pid, &s, 0, 0, 0);
+  pid_update(&pid, &s, 0, NAN, 1);
+  pid_applied(&pid, &s, 0);
+  assert_true(fabs(pid_update(&pid, &s, 0, 5, 1) + 5) < 1e-9);
+}
+
+static void tracking_time_is_the_mean_of_integral_and_derivative_times(void **state) {
+  (void)state;
+  struct pid_settings s = {.gain = 1,
+                           .integral_s = 16,
+                           .derivative_s = 1,
+                           .filter = 10,
+                           .setpoint_weight = 1,
+                           .low = 0,
+                           .high = 1,
+                           .tick_s = 1};
+  struct pid pid;
+  pid_start(&pid, &s, 0, 0, 0.5);
+  pid_update(&pid, &s, 2, 0, 1);
+  double before = pid.integral;
+  pid_applied(&pid, &s, 1);
+  assert_true(fabs(pid.integral - (before + 2.0 / 16 - 1.0 / 4)) <
+              1e-9); /* the excess is cut to the range: 1 */
+}
+
 static void setpoint_jump_kicks_by_no_more_than_the_proportional_part(void **state) {
   (void)state;
   struct pid_settings s = c53();
@@ -325,6 +360,8 @@ int main(void) {
       cmocka_unit_test(recovery_from_ten_seconds_of_saturation_is_no_slower_than_conditional_integration),
       cmocka_unit_test(output_leaves_its_limit_within_three_ticks_and_falls_at_each_one),
       cmocka_unit_test(absurd_dt_is_bounded_by_one_usual_tick),
+      cmocka_unit_test(a_gap_in_the_measurement_does_not_kick_the_derivative),
+      cmocka_unit_test(tracking_time_is_the_mean_of_integral_and_derivative_times),
       cmocka_unit_test(setpoint_jump_kicks_by_no_more_than_the_proportional_part),
       cmocka_unit_test(nan_holds_the_output_and_does_not_integrate),
       cmocka_unit_test(value_moved_by_others_while_blind_is_taken_over_without_a_bump),

@@ -1,6 +1,7 @@
 #include "bus/outcome.h"
 #include "evolve/assign.h"
 #include "evolve/experiment.h"
+#include "evolve/internal.h"
 #include "sys/clock.h"
 #include "sys/rng.h"
 
@@ -121,6 +122,51 @@ static void arms_that_do_not_fit_the_assignment_stop_it(void **state) {
   experiment_tick(e, 99 * NS_PER_S, &s);
   assert_int_equal(s.verdict, EXPERIMENT_SKEWED);
   experiment_destroy(e);
+}
+
+/* One failure in fifty requests of each treated session, none elsewhere: means that do not vary at all. */
+static void a_rare_failure_that_hits_all_alike_is_no_proof_yet(void **state) {
+  (void)state;
+  struct experiment_spec spec = spec_of(TRIAL_SESSION);
+  struct experiment *e = experiment_create(&spec, 0);
+  struct experiment_status s;
+  for (uint64_t session = 1; session <= 64; session++)
+    for (int n = 0; n < 50; n++) {
+      bool treated = session % 2, failed = treated && n == 0;
+      struct outcome o = {.arrived_ns = NS_PER_S,
+                          .session = session,
+                          .treated = treated,
+                          .kind = failed ? OUTCOME_FAILED : OUTCOME_ANSWERED,
+                          .in_target = !failed};
+      experiment_observe(e, &o, 0.5);
+    }
+  experiment_tick(e, 2 * NS_PER_S, &s);
+  assert_int_equal(s.verdict, EXPERIMENT_RUNNING);
+  experiment_destroy(e);
+}
+
+static void few_units_widen_the_interval_as_students_t_does(void **state) {
+  (void)state;
+  for (int design = 0; design < 2; design++) {
+    struct experiment_spec spec = spec_of(design ? TRIAL_SWITCHBACK : TRIAL_SESSION);
+    struct experiment *e = experiment_create(&spec, 0);
+    struct experiment_status s;
+    struct effect f;
+    if (design) {
+      e->difference[MEASURE_UTILITY] = (struct moments){10, 0.02, 0.009};
+      f = (struct effect){0.02, sqrt(0.001 / 10), 10};
+    } else {
+      for (int arm = 0; arm < ARMS; arm++)
+        e->arm[arm][MEASURE_UTILITY] = (struct moments){10, 0.5 + 0.02 * arm, 0.009};
+      f = (struct effect){0.02, sqrt(2 * 0.001 / 10), 20};
+    }
+    f.se *= 2.262157 / 1.959964; /* of nine degrees of freedom */
+    experiment_tick(e, NS_PER_S, &s);
+    struct interval ci = confseq_interval(f, 0.05, design ? 40 : 1000);
+    assert_float_equal(s.low, ci.low, 1e-6);
+    assert_float_equal(s.high, ci.high, 1e-6);
+    experiment_destroy(e);
+  }
 }
 
 static void time_up_without_proof_is_inconclusive(void **state) {
@@ -348,6 +394,8 @@ int main(void) {
       cmocka_unit_test(a_worse_treatment_loses),
       cmocka_unit_test(errors_trip_the_guardrail_before_utility_decides),
       cmocka_unit_test(arms_that_do_not_fit_the_assignment_stop_it),
+      cmocka_unit_test(a_rare_failure_that_hits_all_alike_is_no_proof_yet),
+      cmocka_unit_test(few_units_widen_the_interval_as_students_t_does),
       cmocka_unit_test(time_up_without_proof_is_inconclusive),
       cmocka_unit_test(a_minimum_effect_must_be_proved_too),
       cmocka_unit_test(sessions_are_the_units_and_earlier_requests_do_not_count),

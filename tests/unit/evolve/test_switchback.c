@@ -62,6 +62,23 @@ static void the_first_fifth_is_carry_over_and_late_answers_still_count(void **st
   assert_false(switchback_add(&s, length / 2, good, &treated));
 }
 
+/* As when the daemon hung: nobody was there to apply the arms. */
+static void a_group_that_ended_in_a_pause_gives_no_difference(void **state) {
+  (void)state;
+  struct switchback s;
+  struct switchback_difference d;
+  const double value[MEASURES] = {0.5, 0, 0};
+  bool treated;
+  switchback_init(&s, 6, 0.5, 0);
+  assert_false(switchback_advance(&s, 0, &d));
+  int64_t end = s.now.blocks[1].end_ns;
+  for (unsigned i = 0; i < 2; i++)
+    for (int k = 1; k <= 3; k++)
+      assert_true(switchback_add(&s, s.now.blocks[i].end_ns - k, value, &treated));
+  assert_false(switchback_advance(&s, end + 61 * NS_PER_S, &d));
+  assert_false(switchback_advance(&s, end + 62 * NS_PER_S, &d));
+}
+
 static void the_calendar_replays_from_its_seed(void **state) {
   (void)state;
   struct switchback a, b, other;
@@ -84,6 +101,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(every_group_has_equal_blocks_and_one_treatment),
       cmocka_unit_test(the_first_fifth_is_carry_over_and_late_answers_still_count),
+      cmocka_unit_test(a_group_that_ended_in_a_pause_gives_no_difference),
       cmocka_unit_test(the_calendar_replays_from_its_seed),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

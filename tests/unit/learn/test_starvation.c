@@ -165,6 +165,23 @@ static double seen_of(const struct router *r, unsigned arm) {
   return e.in_target_n;
 }
 
+static void time_makes_no_evidence(void **state) {
+  (void)state;
+  struct router *r = arms_router(2);
+  struct router_settings settings = arms_settings();
+  struct route_table table;
+  struct router_estimate e;
+  struct outcome hit = {.provider = 0, .kind = OUTCOME_ANSWERED, .in_target = true};
+  for (int64_t second = 1; second <= 600; second++) {
+    if (second == 2) router_outcome(r, &(struct outcome){.provider = 1, .kind = OUTCOME_ANSWERED});
+    router_outcome(r, &hit);
+    router_tick(r, second * NS_PER_S, &settings, &table);
+    router_estimate(r, 0, 1, &settings, &e);
+    assert_true(e.in_target_n == (second < 2 ? 0 : 1));
+  }
+  router_destroy(r);
+}
+
 static void a_late_fallback_is_the_failing_providers_miss(void **state) {
   (void)state;
   struct router *r = arms_router(2);
@@ -258,6 +275,7 @@ int main(void) {
       cmocka_unit_test(all_arms_worthless_still_share_the_traffic),
       cmocka_unit_test(bad_values_in_a_saved_state_are_dropped),
       cmocka_unit_test(an_arm_unused_for_an_hour_is_tried_again),
+      cmocka_unit_test(time_makes_no_evidence),
       cmocka_unit_test(a_late_fallback_is_the_failing_providers_miss),
       cmocka_unit_test(refusing_what_another_answers_is_a_miss),
       cmocka_unit_test(throttled_rejected_shed_and_coalesced_count_for_nobody),

@@ -1,5 +1,7 @@
 #include "stage_set.h"
 
+#include "evolve/internal.h"
+
 static void an_hour_without_traffic_moves_nothing(void **state) {
   (void)state;
   static struct stage_set s;
@@ -208,6 +210,76 @@ static void late_failures_make_the_breaker_patient(void **state) {
   close_set(&s);
 }
 
+static void a_controller_is_bound_by_step_cooldown_hold_and_lease(void **state) {
+  (void)state;
+  static struct stage_set s;
+  open_set(&s, false);
+  struct tunable_key key = {TUNABLE_concurrency_limit, 0};
+  struct actuator *a = actuator_of(s.loop, key);
+  tick(&s, 1);
+  assert_true(regulate(s.loop, key, NAN, "test", 0) == 64);
+  assert_true(regulate(s.loop, key, 1000, "test", 0) == 96);
+  assert_true(regulate(s.loop, key, 1000, "test", 0) == 96); /* in the same second */
+  tick(&s, 1);
+  assert_true(regulate(s.loop, key, 1000, "test", 0) == 144);
+  tick(&s, 1);
+  a->hold_until_ms = s.wall_ms + 1;
+  assert_true(regulate(s.loop, key, 1000, "test", 0) == 144);
+  a->hold_until_ms = s.wall_ms;
+  a->experiment = 1;
+  assert_true(regulate(s.loop, key, 1000, "test", 0) == 144);
+  a->experiment = 0;
+  assert_true(regulate(s.loop, key, 1000, "test", 0) == 216);
+  close_set(&s);
+}
+
+static void an_episode_without_a_pause_is_told_every_ten_minutes(void **state) {
+  (void)state;
+  static struct stage_set s;
+  open_set(&s, false);
+  struct tunable_key key = {TUNABLE_concurrency_limit, 0};
+  for (int i = 0; i < 1500; i++) {
+    tick(&s, 1);
+    regulate(s.loop, key, i % 2 ? 64 : 65, "test", 0);
+  }
+  assert_in_range(actuator_of(s.loop, key)->episode.count, 250, 350);
+  close_set(&s);
+}
+
+static void who_is_turned_away_counts_as_served_badly(void **state) {
+  (void)state;
+  static struct stage_set s;
+  open_set(&s, false);
+  double qualities[2] = {1, 1};
+  struct judge_view view = {qualities, &s.rig.plane->objective};
+  struct judge_score score;
+  counter_add(&s.rig.telemetry->counters, COUNTER_requests_limited, 0, 7);
+  tick(&s, 1);
+  judge_score(s.loop->judge, 0, s.rig.now_ns, &view, &score);
+  assert_true(score.requests == 7 && score.utility == 0);
+  close_set(&s);
+}
+
+static void a_promotion_is_applied_held_and_judged(void **state) {
+  (void)state;
+  static struct stage_set s;
+  open_set(&s, false);
+  struct command create = {
+      .kind = COMMAND_EXPERIMENT_CREATE, .name = "x", .text = "retry_base_ms", .treatment = 200};
+  assert_int_equal(command(&s, &create), 201);
+  struct experiment *e = s.loop->experiments[0].experiment;
+  for (int arm = 0; arm < ARMS; arm++)
+    e->arm[arm][MEASURE_UTILITY] = (struct moments){500, 0.5 + 0.3 * arm, 5};
+  tick(&s, 1);
+  assert_string_equal(s.kept.status, "promoted");
+  assert_true(value(&s, TUNABLE_retry_base_ms) == 200);
+  assert_string_equal(s.kept.actor, "experiment:x");
+  const struct actuator *a = &s.loop->actuators[TUNABLE_retry_base_ms][0];
+  assert_true(a->hold_until_ms == INT64_MAX && a->experiment == 0);
+  assert_int_equal(s.loop->trial_count, 1);
+  close_set(&s);
+}
+
 static void observing_changes_nothing(void **state) {
   (void)state;
   static struct stage_set s;
@@ -243,6 +315,7 @@ static void at_start_new_file_values_win_over_stored_and_the_environment_over_bo
   environment[TUNABLE_retry_max_ms][0] = 800;
   assert_int_equal(loop_restore(s.loop, &stored, file, environment, s.rig.now_ns, s.wall_ms), 0);
   assert_true(value(&s, TUNABLE_retry_attempts) == 7);
+  assert_true(s.loop->actuators[TUNABLE_retry_attempts][0].hold_until_ms == INT64_MAX);
   assert_true(value(&s, TUNABLE_retry_base_ms) == 150);
   assert_true(value(&s, TUNABLE_retry_max_ms) == 800);
   assert_true(value(&s, TUNABLE_idle_timeout_ms) == 9000);
@@ -263,6 +336,7 @@ static void an_unjudged_trial_is_undone_at_start(void **state) {
       .values = values, .value_count = 1, .open_trials = open, .open_trial_count = 1, .last_ledger_id = 12};
   assert_int_equal(loop_restore(s.loop, &stored, NULL, NULL, s.rig.now_ns, s.wall_ms), 0);
   assert_true(value(&s, TUNABLE_retry_attempts) == 4);
+  assert_true(s.loop->actuators[TUNABLE_retry_attempts][0].hold_until_ms == 0); /* its hold went with it */
   assert_string_equal(s.kept.actor, "rollback");
   assert_string_equal(s.kept.outcome, "interrupted");
   assert_int_equal(s.kept.judged_id, 12);
@@ -396,6 +470,10 @@ int main(void) {
       cmocka_unit_test(a_limit_recovers_though_one_of_its_signals_is_silent),
       cmocka_unit_test(a_held_limit_goes_on_from_its_value_when_the_hold_ends),
       cmocka_unit_test(late_failures_make_the_breaker_patient),
+      cmocka_unit_test(a_controller_is_bound_by_step_cooldown_hold_and_lease),
+      cmocka_unit_test(an_episode_without_a_pause_is_told_every_ten_minutes),
+      cmocka_unit_test(who_is_turned_away_counts_as_served_badly),
+      cmocka_unit_test(a_promotion_is_applied_held_and_judged),
       cmocka_unit_test(observing_changes_nothing),
       cmocka_unit_test(at_start_new_file_values_win_over_stored_and_the_environment_over_both),
       cmocka_unit_test(an_unjudged_trial_is_undone_at_start),

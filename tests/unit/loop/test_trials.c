@@ -82,11 +82,29 @@ static void a_change_that_was_undone_in_error_is_made_again(void **state) {
   world_destroy(w);
 }
 
+/* One of the values was moved by its controller meanwhile: that one is left where it is. */
+static void undoing_leaves_what_has_moved_on(void **state) {
+  (void)state;
+  struct world *w = make(false);
+  struct tunable_key moved;
+  assert_int_equal(tunable_find("concurrency_limit.own-small", world_plane(w)->provider_names,
+                                world_plane(w)->provider_count, &moved),
+                   0);
+  world_run_until(w, 40 * MINUTE_NS);
+  assert_int_equal(push_limits(w, 2), 200);
+  tunable_set(&world_plane(w)->tunables, moved, 3);
+  world_run_until(w, 50 * MINUTE_NS);
+  expect(w, "concurrency_limit.own-small", "http", "undone");
+  assert_null(change_of(w, "concurrency_limit.own-small", "rollback"));
+  world_destroy(w);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(a_promotion_just_before_a_harmful_push_is_kept),
       cmocka_unit_test(a_promotion_just_after_a_harmful_push_is_kept),
       cmocka_unit_test(a_change_that_was_undone_in_error_is_made_again),
+      cmocka_unit_test(undoing_leaves_what_has_moved_on),
   };
   return cmocka_run_group_tests_name("trials", tests, open_data, close_data);
 }

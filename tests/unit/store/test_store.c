@@ -235,6 +235,45 @@ static void durable_rows_are_refused_only_past_their_bound(void **state) {
   assert_int_equal(store_dropped(f->store), 0);
 }
 
+static void run_sql(const char *path, const char *sql) {
+  sqlite3 *db = NULL;
+  assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+  sqlite3_busy_timeout(db, 5000);
+  assert_int_equal(sqlite3_exec(db, sql, NULL, NULL, NULL), SQLITE_OK);
+  sqlite3_close(db);
+}
+
+static void a_row_that_is_refused_for_what_it_is_blocks_no_other(void **state) {
+  struct fixture *f = *state;
+  run_sql(f->path, "CREATE TRIGGER t BEFORE INSERT ON learned WHEN new.name = 'bad' "
+                   "BEGIN SELECT RAISE(ABORT, 'no'); END");
+  log_setup((enum log_level) - 1, false);
+  assert_int_equal(f->sink.learned(f->sink.ctx, "bad", "{}", 1), 0);
+  assert_int_equal(f->sink.learned(f->sink.ctx, "router", "{}", 1), 0);
+  assert_int_equal(f->sink.commit(f->sink.ctx), 0);
+  log_setup(LOG_ERROR, false);
+  assert_true(fixture_number(f->path, "SELECT count(*) FROM learned WHERE name = 'router'") == 1);
+  assert_true(fixture_number(f->path, "SELECT count(*) FROM learned") == 1);
+}
+
+/* Or letters that were not written yet would be counted twice, and push others out. */
+static void a_transaction_that_fails_counts_no_dead_letters(void **state) {
+  struct fixture *f = *state;
+  run_sql(f->path, "CREATE TRIGGER t BEFORE INSERT ON learned BEGIN SELECT RAISE(ROLLBACK, 'no'); END");
+  for (uint64_t i = 1; i <= 60; i++) {
+    struct dead_letter_row letter = {
+        .request = i, .wall_ms = 1, .reason = "failed", .body = "{}", .body_size = 2};
+    assert_int_equal(f->sink.dead_letter(f->sink.ctx, &letter), 0);
+  }
+  assert_int_equal(f->sink.learned(f->sink.ctx, "router", "{}", 1), 0);
+  assert_int_not_equal(f->sink.commit(f->sink.ctx), 0);
+  assert_int_not_equal(f->sink.commit(f->sink.ctx), 0);
+  run_sql(f->path, "DROP TRIGGER t");
+  assert_int_equal(f->sink.commit(f->sink.ctx), 0);
+  assert_true(fixture_number(f->path, "SELECT count(*) FROM dead_letters") == 60);
+  assert_int_equal(store_dead_letters_evicted(f->store), 0);
+}
+
 static void closing_writes_what_is_queued(void **state) {
   struct fixture *f = *state;
   for (int i = 1; i <= 5000; i++) {
@@ -326,6 +365,8 @@ int main(void) {
       T(dead_letters_can_be_off),
       T(telemetry_beyond_its_bound_is_dropped_and_counted_but_decisions_are_kept),
       T(durable_rows_are_refused_only_past_their_bound),
+      T(a_row_that_is_refused_for_what_it_is_blocks_no_other),
+      T(a_transaction_that_fails_counts_no_dead_letters),
       T(closing_writes_what_is_queued),
       T(rows_reach_the_file_without_a_commit_within_a_moment),
       T(commit_syncs_rows_that_were_written_without_it),
