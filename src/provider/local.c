@@ -59,7 +59,7 @@ struct local_instance {
   unsigned provider;
   pid_t pid;
   struct watch output;
-  char said[OUTPUT_SIZE]; /* until the address was found in it */
+  char said[OUTPUT_SIZE]; /* its last line so far, until one held the address */
   size_t said_size;
   char address[ADDRESS_SIZE], url[ADDRESS_SIZE + 32];
   int64_t since_ns, due_ns; /* in this state; when the next step is due */
@@ -116,6 +116,14 @@ static void find_address(struct local_instance *i) {
   if (provider_chat_url(i->address, i->url, sizeof i->url, why, sizeof why) < 0) i->address[0] = '\0';
 }
 
+/* Keeps the line that has begun; one that fills the room is no address. */
+static void drop_lines(struct local_instance *i) {
+  const char *end = memrchr(i->said, '\n', i->said_size);
+  size_t begun = end ? i->said_size - (size_t)(end + 1 - i->said) : i->said_size;
+  memmove(i->said, i->said + i->said_size - begun, begun);
+  i->said_size = begun < sizeof i->said ? begun : 0;
+}
+
 /* All of it is read, so that no child ever waits for us; what follows the address is not looked at. */
 static void read_output(struct watch *watch, uint32_t events, int64_t now_ns) {
   struct local_instance *i =
@@ -123,13 +131,14 @@ static void read_output(struct watch *watch, uint32_t events, int64_t now_ns) {
   char rest[4096];
   (void)events;
   (void)now_ns;
-  bool looking = !i->address[0] && i->said_size < sizeof i->said;
+  bool looking = !i->address[0];
   ssize_t n = looking ? read(watch->fd, i->said + i->said_size, sizeof i->said - i->said_size)
                       : read(watch->fd, rest, sizeof rest);
   if (n == 0) close_output(i);
   if (n <= 0 || !looking) return;
   i->said_size += (size_t)n;
   find_address(i);
+  drop_lines(i);
 }
 
 /* ---- one instance ---- */

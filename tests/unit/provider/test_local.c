@@ -39,7 +39,9 @@ static int child(int cold_ms, int life_ms, int well_ms) {
   if (well_ms) hangs_ns = clock_now_ns() + well_ms * NS_PER_MS;
   ready_ns = clock_now_ns() + cold_ms * NS_PER_MS;
   struct stub *s = stub_create(child_script);
-  printf("warming up\nlistening on http://127.0.0.1:%u\n", s->port);
+  for (int layer = 0; layer < 100; layer++) /* as servers of models do */
+    printf("loading layer %d of 100 to the device\n", layer);
+  printf("listening on http://127.0.0.1:%u\n", s->port);
   fflush(stdout);
   usleep((life_ms ? (unsigned)life_ms : 20000) * 1000);
   kill(getpid(), SIGKILL); /* its threads never end by themselves */
