@@ -9,9 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define QUIET_MS 60000
-#define LONGEST_EPISODE_MS 600000
-#define EPISODE_MS 5000 /* an open episode is written so often, should the daemon be killed */
+#define QUIET_NS (60 * NS_PER_S)
+#define LONGEST_EPISODE_NS (600 * NS_PER_S)
+#define EPISODE_NS (5 * NS_PER_S) /* an open episode is written so often, should the daemon be killed */
 
 void name_of(const struct loop *loop, struct tunable_key key, char *out, size_t size) {
   tunable_name(key, loop->plane->provider_names, out, size);
@@ -148,7 +148,7 @@ void note(struct loop *loop, const char *name, const char *actor, const char *re
 
 static void put_episode(struct loop *loop, struct tunable_key key, const char *snapshot_after) {
   struct episode *e = &actuator_of(loop, key)->episode;
-  e->put_ms = loop->wall_ms;
+  e->put_ns = loop->now_ns;
   char name[2 * NAME_SIZE], actor[NAME_SIZE];
   name_of(loop, key, name, sizeof name);
   snprintf(actor, sizeof actor, "controller:%s", tunable_owner_name(tunable_infos[key.id].owner));
@@ -177,6 +177,7 @@ static void open_episode(struct loop *loop, struct tunable_key key, double from,
                         .id = loop->next_ledger_id++,
                         .count = 1,
                         .opened_ns = loop->now_ns,
+                        .last_ns = loop->now_ns,
                         .opened_ms = loop->wall_ms,
                         .last_ms = loop->wall_ms,
                         .first = from,
@@ -206,8 +207,8 @@ void close_quiet_episodes(struct loop *loop, bool all) {
   for (struct tunable_key key = {0, 0}; key.id < TUNABLES; key = key_after(loop, key)) {
     struct episode *e = &actuator_of(loop, key)->episode;
     if (!e->open) continue;
-    bool quiet = loop->wall_ms - e->last_ms >= QUIET_MS,
-         long_enough = loop->wall_ms - e->opened_ms >= LONGEST_EPISODE_MS;
+    bool quiet = loop->now_ns - e->last_ns >= QUIET_NS,
+         long_enough = loop->now_ns - e->opened_ns >= LONGEST_EPISODE_NS;
     if (all || quiet || long_enough) close_episode(loop, key);
   }
 }
@@ -245,9 +246,10 @@ double regulate(struct loop *loop, struct tunable_key key, double wanted, const 
     e->least = fmin(e->least, to);
     e->most = fmax(e->most, to);
     e->count++;
+    e->last_ns = loop->now_ns;
     e->last_ms = loop->wall_ms;
     snprintf(e->reason, sizeof e->reason, "%s", reason);
-    if (llabs(loop->wall_ms - e->put_ms) >= EPISODE_MS) put_episode(loop, key, NULL);
+    if (loop->now_ns - e->put_ns >= EPISODE_NS) put_episode(loop, key, NULL);
   }
   return loop->config.observe ? from : to;
 }

@@ -27,7 +27,7 @@ enum {
  * minute. */
 struct episode {
   bool open;
-  int64_t id, count, opened_ns, opened_ms, last_ms, put_ms;
+  int64_t id, count, opened_ns, last_ns, put_ns, opened_ms, last_ms;
   double first, last, least, most;
   char reason[REASON_SIZE], evidence[EVIDENCE_SIZE];
   char snapshot_before[SNAPSHOT_ID_SIZE];

@@ -246,6 +246,21 @@ static void an_episode_without_a_pause_is_told_every_ten_minutes(void **state) {
   close_set(&s);
 }
 
+static void a_clock_set_back_keeps_no_episode_open(void **state) {
+  (void)state;
+  static struct stage_set s;
+  open_set(&s, false);
+  struct tunable_key key = {TUNABLE_concurrency_limit, 0};
+  tick(&s, 1);
+  regulate(s.loop, key, 65, "test", 0);
+  s.wall_ms -= 86400000;
+  tick(&s, 58);
+  assert_true(actuator_of(s.loop, key)->episode.open);
+  tick(&s, 3);
+  assert_false(actuator_of(s.loop, key)->episode.open);
+  close_set(&s);
+}
+
 static void who_is_turned_away_counts_as_served_badly(void **state) {
   (void)state;
   static struct stage_set s;
@@ -472,6 +487,7 @@ int main(void) {
       cmocka_unit_test(late_failures_make_the_breaker_patient),
       cmocka_unit_test(a_controller_is_bound_by_step_cooldown_hold_and_lease),
       cmocka_unit_test(an_episode_without_a_pause_is_told_every_ten_minutes),
+      cmocka_unit_test(a_clock_set_back_keeps_no_episode_open),
       cmocka_unit_test(who_is_turned_away_counts_as_served_badly),
       cmocka_unit_test(a_promotion_is_applied_held_and_judged),
       cmocka_unit_test(observing_changes_nothing),
