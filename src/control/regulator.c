@@ -68,7 +68,8 @@ static double inside(const struct regulator_settings *s, double value) {
 }
 
 void regulator_init(struct regulator *r, const struct regulator_settings *s, double current) {
-  struct simc_model model = {.gain = s->process_gain, .lag1 = s->lag_s, .delay = s->delay_s + TICK_S / 2.0};
+  struct simc_model model;
+  simc_reduce(&model, 1, s->process_gain, s->delay_s, &s->lag_s, 1, NULL, 0, TICK_S);
   r->gains = (struct pid_settings){.filter = 10, .setpoint_weight = 1, .low = 0, .high = 1, .tick_s = TICK_S};
   simc_tune(&model, model.delay, &r->gains);
   r->home = inside(s, current);

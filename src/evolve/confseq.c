@@ -39,13 +39,6 @@ struct effect welch_difference(const struct moments *control, const struct momen
   return (struct effect){treatment->mean - control->mean, sqrt(variance), control->n + treatment->n};
 }
 
-double welch_p(const struct moments *control, const struct moments *treatment) {
-  double a = moments_variance(control) / control->n, b = moments_variance(treatment) / treatment->n;
-  double df = (a + b) * (a + b) / (a * a / (control->n - 1.0) + b * b / (treatment->n - 1.0));
-  double t = (treatment->mean - control->mean) / sqrt(a + b);
-  return isnan(t) || isnan(df) ? NAN : 2.0 * gsl_cdf_tdist_Q(fabs(t), df);
-}
-
 double confseq_rho(double alpha, double tuned_n) {
   double l = -2.0 * log(alpha);
   return sqrt((l + log(l + 1.0)) / tuned_n);
@@ -78,13 +71,6 @@ double confseq_p(struct effect e, double alpha, double tuned_n) {
   return isnan(p) ? 1.0 : fmin(1.0, p);
 }
 
-double confseq_p_greater(struct effect e, double alpha, double tuned_n) {
-  if (!(e.size > 0.0)) return 1.0;
-  double rho = confseq_rho(2.0 * alpha, tuned_n);
-  double p = sqrt(e.n * rho * rho + 1.0) / (2.0 * expm1(exponent(e, rho)));
-  return isnan(p) ? 1.0 : fmin(1.0, p);
-}
-
 struct interval confseq_interval(struct effect e, double alpha, double tuned_n) {
   double half = confseq_half_width(e.se * e.se * e.n, e.n, alpha, tuned_n);
   return (struct interval){e.size - half, e.size + half};
@@ -92,11 +78,4 @@ struct interval confseq_interval(struct effect e, double alpha, double tuned_n) 
 
 double confseq_lower(struct effect e, double alpha, double tuned_n) {
   return e.size - confseq_half_width_one_sided(e.se * e.se * e.n, e.n, alpha, tuned_n);
-}
-
-double srm_p(double control, double treatment, double share) {
-  double n = control + treatment;
-  if (!(n > 0.0)) return 1.0;
-  double off = treatment - n * share;
-  return gsl_cdf_chisq_Q(off * off / (n * share) + off * off / (n * (1.0 - share)), 1.0);
 }

@@ -3,8 +3,7 @@
 
 /* Statistics that stay valid however often one looks: asymptotic confidence sequences (Waudby-Smith, Arbour,
  * Sinha, Kennedy, Ramdas, Annals of Statistics 2024, in the form that GrowthBook uses), always-valid
- * p-values, Welch's difference of two means, and the check for a wrong sample ratio. Pure functions of
- * numbers. */
+ * p-values, and Welch's difference of two means. Pure functions of numbers. */
 
 #include <stdint.h>
 
@@ -23,8 +22,7 @@ struct effect {
 };
 
 struct effect welch_difference(const struct moments *control,
-                               const struct moments *treatment);                /* treatment - control */
-double welch_p(const struct moments *control, const struct moments *treatment); /* two-sided, t */
+                               const struct moments *treatment); /* treatment - control */
 
 /* The mixing parameter that makes the sequence narrowest near tuned_n units. One-sided use takes 2 * alpha.
  */
@@ -34,9 +32,8 @@ double confseq_rho(double alpha, double tuned_n);
 double confseq_half_width(double sigma2, double n, double alpha, double tuned_n);
 double confseq_half_width_one_sided(double sigma2, double n, double alpha, double tuned_n);
 
-/* p against "no effect", two-sided and against "not greater than zero". */
+/* Two-sided p against "no effect". */
 double confseq_p(struct effect effect, double alpha, double tuned_n);
-double confseq_p_greater(struct effect effect, double alpha, double tuned_n);
 
 struct interval {
   double low, high;
@@ -44,8 +41,5 @@ struct interval {
 
 struct interval confseq_interval(struct effect effect, double alpha, double tuned_n);
 double confseq_lower(struct effect effect, double alpha, double tuned_n); /* one-sided bound */
-
-/* Chi-square p that counts came from treatment share `share`; 1 when there are none. Alarm below 0.0005. */
-double srm_p(double control, double treatment, double share);
 
 #endif

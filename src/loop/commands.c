@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { VALUES_MOST = TUNABLES * MAX_PROVIDERS };
+
 static int find(struct loop *loop, struct command *c, const char *name, struct tunable_key *key) {
   if (name && tunable_find(name, loop->plane->provider_names, loop->plane->provider_count, key) == 0)
     return 0;
@@ -147,7 +149,7 @@ static bool moves_any(const struct wanted *wanted, unsigned count) {
 /* Applies what was checked; undoes it again when it cannot be made durable. What stays as it is may be held
  * by this, but is no trial: there is nothing to judge. */
 static void make_changes(struct loop *loop, struct command *c, struct wanted *wanted, unsigned count) {
-  int64_t ids[TUNABLES * MAX_PROVIDERS > 2048 ? 2048 : TUNABLES * MAX_PROVIDERS];
+  int64_t ids[VALUES_MOST];
   const char *actor = c->actor ? c->actor : "http", *reason = c->reason ? c->reason : "asked for";
   for (unsigned i = 0; i < count && c->unguarded; i++)
     trials_end_on(loop, wanted[i].key, "superseded", "set anew, without a guard");
@@ -198,13 +200,13 @@ static void release(struct loop *loop, struct command *c) {
 /* Back to a snapshot: every value that differs, at once, without a hold; open trials on them end. */
 static void roll_back(struct loop *loop, struct command *c) {
   double(*values)[MAX_PROVIDERS] = malloc(sizeof(double[TUNABLES][MAX_PROVIDERS]));
-  struct wanted *wanted = malloc(2048 * sizeof *wanted);
+  struct wanted *wanted = malloc(VALUES_MOST * sizeof *wanted);
   unsigned count = 0;
   if (!values || !wanted || loop->config.observe) {
     command_error(c, loop->config.observe ? 409 : 503, "conflict", "The daemon cannot change anything now.");
   } else {
     snapshot_parse(c->text, loop->plane->provider_names, loop->plane->provider_count, values, NULL, 0);
-    for (struct tunable_key key = {0, 0}; key.id < TUNABLES && count < 2048; key = key_after(loop, key)) {
+    for (struct tunable_key key = {0, 0}; key.id < TUNABLES; key = key_after(loop, key)) {
       double to = within_provider(loop, key, values[key.id][key.provider]);
       if (isnan(to) || to == value_now(loop, key) || actuator_of(loop, key)->experiment) continue;
       trials_end_on(loop, key, "superseded", "rolled back by hand");

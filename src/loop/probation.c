@@ -58,11 +58,7 @@ struct probation {
   double usual; /* utility a request at the last of them */
   int64_t peace_ns[OWNERS];
   unsigned relapses[OWNERS];
-  struct {
-    int64_t until_ms;
-    unsigned count;
-    struct tunable_key keys[MAX_PROVIDERS];
-  } held[OWNERS];
+  int64_t held_until_ms[TUNABLES][MAX_PROVIDERS]; /* of the convicted; 0: not held */
 };
 
 struct probation *probation_create(void) {
@@ -283,8 +279,6 @@ static void convict(struct loop *loop) {
            "did and %.3f without",
            (int)(hold_ns / (60 * NS_PER_S)), p->with, p->without);
   put_all(loop, true, hold_ns, reason);
-  p->held[p->owner].count = p->count;
-  p->held[p->owner].until_ms = loop->wall_ms + hold_ns / NS_PER_MS;
   for (unsigned i = 0; i < p->count; i++) {
     struct judgement_row row = {.ledger_id = p->values[i].episode,
                                 .wall_ms = loop->wall_ms,
@@ -294,7 +288,7 @@ static void convict(struct loop *loop) {
                                 .high = NAN,
                                 .words = reason};
     loop->sink->judgement(loop->sink->ctx, &row);
-    p->held[p->owner].keys[i] = p->values[i].key;
+    p->held_until_ms[p->values[i].key.id][p->values[i].key.provider] = loop->wall_ms + hold_ns / NS_PER_MS;
   }
   if (p->relapses[p->owner] < DOUBLINGS) p->relapses[p->owner]++;
   judge_exclude(loop->judge, p->onset_ns, loop->now_ns + SETTLE_NS);
@@ -344,28 +338,30 @@ static void compare(struct loop *loop) {
     convict(loop);
 }
 
-static void release(struct loop *loop, enum tunable_owner owner) {
-  struct probation *p = loop->probation;
-  for (unsigned i = 0; i < p->held[owner].count; i++) {
-    struct tunable_key key = p->held[owner].keys[i];
-    char name[2 * NAME_SIZE];
-    double value = value_now(loop, key);
-    if (actuator_of(loop, key)->hold_until_ms != p->held[owner].until_ms) continue;
-    actuator_of(loop, key)->hold_until_ms = 0;
-    put_value(loop, key);
-    regulators_moved(loop, key);
-    name_of(loop, key, name, sizeof name);
-    note(loop, name, "judge", "released: its controller may move it again", value, value, NULL);
+static void release(struct loop *loop, struct tunable_key key, int64_t held_until_ms) {
+  char name[2 * NAME_SIZE];
+  double value = value_now(loop, key);
+  if (actuator_of(loop, key)->hold_until_ms != held_until_ms) return; /* somebody else's by now */
+  actuator_of(loop, key)->hold_until_ms = 0;
+  put_value(loop, key);
+  regulators_moved(loop, key);
+  name_of(loop, key, name, sizeof name);
+  note(loop, name, "judge", "released: its controller may move it again", value, value, NULL);
+}
+
+static void release_the_held(struct loop *loop) {
+  for (struct tunable_key key = {0, 0}; key.id < TUNABLES; key = key_after(loop, key)) {
+    int64_t *until_ms = &loop->probation->held_until_ms[key.id][key.provider];
+    if (*until_ms == 0 || loop->wall_ms < *until_ms) continue;
+    release(loop, key, *until_ms);
+    *until_ms = 0;
   }
-  p->held[owner].count = 0;
 }
 
 void probation_run(struct loop *loop) {
   struct probation *p = loop->probation;
   if (loop->config.observe) return;
-  for (int owner = 0; owner < OWNERS; owner++)
-    if (p->held[owner].count > 0 && loop->wall_ms >= p->held[owner].until_ms)
-      release(loop, (enum tunable_owner)owner);
+  release_the_held(loop);
   if (p->phase == FREE)
     look(loop);
   else if (is_disturbed(loop))

@@ -114,17 +114,30 @@ static void run_limiter(struct loop *loop, unsigned i) {
 
 /* ---- instances ---- */
 
+/* The route on which a provider has the most others beside it. */
+static unsigned widest_route(const struct plane *plane, unsigned provider) {
+  unsigned widest = 0, most = 0;
+  for (unsigned r = 0; r < plane->route_count; r++)
+    for (unsigned c = 0; c < plane->routes[r].candidate_count; c++) {
+      if (plane->routes[r].candidates[c] != provider || plane->routes[r].candidate_count <= most) continue;
+      widest = r;
+      most = plane->routes[r].candidate_count;
+    }
+  return widest;
+}
+
 /* Utility an hour that one more instance would add: what its refused requests got elsewhere against what they
  * would have got here. NAN while the router knows too little. */
 static double gain_per_hour(struct loop *loop, unsigned provider) {
   if (!loop->config.learn) return NAN;
   struct router_settings settings = router_settings_now(loop);
   double here = NAN, elsewhere = 0, weight = 0;
-  const struct route_spec *route = &loop->plane->routes[0];
+  unsigned number = widest_route(loop->plane, provider);
+  const struct route_spec *route = &loop->plane->routes[number];
   for (unsigned c = 0; c < route->candidate_count; c++) {
     struct router_estimate e;
     unsigned other = route->candidates[c];
-    router_estimate(loop->router, 0, c, &settings, &e);
+    router_estimate(loop->router, number, c, &settings, &e);
     double share = loop->regulators->provider[other].attempts;
     if (other == provider) {
       here = e.utility;

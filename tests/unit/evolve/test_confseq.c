@@ -31,7 +31,6 @@ static void welch_reproduces_the_published_difference(void **state) {
   struct effect e = welch_difference(&a, &b);
   assert_float_equal(e.size, 0.29, 1e-5);
   assert_float_equal(e.se, 0.12478, 1e-5);
-  assert_float_equal(welch_p(&a, &b), 0.02016, 1e-5);
 }
 
 static void two_sided_sequence_reproduces_the_vectors(void **state) {
@@ -52,17 +51,11 @@ static void two_sided_sequence_reproduces_the_vectors(void **state) {
   assert_float_equal(confseq_p(e, 0.05, 5000), 0, 1e-5);
 }
 
-/* The published p, .463165, is the midpoint that their bisection stops at; the equation's own root is
- * .463047, and at it the bound is zero. */
 static void one_sided_sequence_reproduces_the_vectors(void **state) {
   (void)state;
   struct moments a = moments_of(3000, 1396.87, 52377.9767), b = moments_of(3461, 2422.7, 134698.29);
   struct effect e = welch_difference(&a, &b);
   assert_float_equal(confseq_lower(e, 0.05, 5000), -0.126568, 1e-6);
-  double p = confseq_p_greater(e, 0.05, 5000), rho = confseq_rho(0.1, 5000), z = e.n * rho * rho + 1;
-  assert_float_equal(p, 0.463165, 1.3e-4);
-  double width = e.se * sqrt(e.n * 2 * z * log1p(sqrt(z) / (2 * p))) / (e.n * rho);
-  assert_true(fabs(e.size - width) < 1e-9);
 }
 
 static void half_widths_equal_the_measured_ones(void **state) {
@@ -80,11 +73,9 @@ static void p_falls_below_alpha_exactly_when_the_interval_leaves_zero(void **sta
     struct effect e = {size, 0.02, 800};
     struct interval ci = confseq_interval(e, 0.05, 1000);
     assert_int_equal(confseq_p(e, 0.05, 1000) < 0.05, ci.low > 0);
-    assert_int_equal(confseq_p_greater(e, 0.05, 1000) < 0.05, confseq_lower(e, 0.05, 1000) > 0);
   }
   struct effect none = {NAN, NAN, 0};
   assert_float_equal(confseq_p(none, 0.05, 1000), 1, 0);
-  assert_float_equal(confseq_p_greater(none, 0.05, 1000), 1, 0);
 }
 
 static void moments_take_back_what_they_were_given(void **state) {
@@ -104,16 +95,6 @@ static void moments_take_back_what_they_were_given(void **state) {
   assert_true(isnan(moments_variance(&m)));
   moments_remove(&m, 0.5);
   assert_float_equal(m.n, 0, 0);
-}
-
-static void sample_ratio_alarm_knows_the_assigned_share(void **state) {
-  (void)state;
-  assert_float_equal(srm_p(500, 500, 0.5), 1, 1e-9);
-  assert_float_equal(srm_p(53, 47, 0.5), 0.5485062, 1e-6);
-  assert_true(srm_p(550, 450, 0.5) < 0.002);
-  assert_true(srm_p(900, 100, 0.1) > 0.99);
-  assert_true(srm_p(800, 200, 0.1) < 1e-20);
-  assert_float_equal(srm_p(0, 0, 0.5), 1, 0);
 }
 
 /* One A/A run, looked at after every pair from the 100th on. */
@@ -155,7 +136,6 @@ int main(void) {
       cmocka_unit_test(half_widths_equal_the_measured_ones),
       cmocka_unit_test(p_falls_below_alpha_exactly_when_the_interval_leaves_zero),
       cmocka_unit_test(moments_take_back_what_they_were_given),
-      cmocka_unit_test(sample_ratio_alarm_knows_the_assigned_share),
       cmocka_unit_test(peeking_at_an_a_a_test_errs_in_at_most_five_percent),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -295,6 +295,26 @@ static void a_promotion_is_applied_held_and_judged(void **state) {
   close_set(&s);
 }
 
+/* Trials are judged every ten seconds, and at once when an incident becomes critical. */
+static void a_critical_incident_hastens_the_judgement(void **state) {
+  (void)state;
+  static struct stage_set s;
+  open_set(&s, false);
+  struct counters *c = &s.rig.telemetry->counters;
+  bool hastened = false;
+  for (int i = 0; i < 600; i++) {
+    int64_t before_ns = s.loop->judged_ns;
+    counter_add(c, COUNTER_attempts, 0, 20);
+    counter_add(c, i < 560 ? COUNTER_attempt_successes : COUNTER_attempt_failures, 0, 20);
+    tick(&s, 1);
+    if (i < 20 || s.loop->judged_ns == before_ns || s.loop->judged_ns - before_ns == S(10)) continue;
+    assert_in_range(i, 560, 600);
+    hastened = true;
+  }
+  assert_true(hastened);
+  close_set(&s);
+}
+
 static void observing_changes_nothing(void **state) {
   (void)state;
   static struct stage_set s;
@@ -490,6 +510,7 @@ int main(void) {
       cmocka_unit_test(a_clock_set_back_keeps_no_episode_open),
       cmocka_unit_test(who_is_turned_away_counts_as_served_badly),
       cmocka_unit_test(a_promotion_is_applied_held_and_judged),
+      cmocka_unit_test(a_critical_incident_hastens_the_judgement),
       cmocka_unit_test(observing_changes_nothing),
       cmocka_unit_test(at_start_new_file_values_win_over_stored_and_the_environment_over_both),
       cmocka_unit_test(an_unjudged_trial_is_undone_at_start),
