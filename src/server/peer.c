@@ -142,6 +142,7 @@ static void peer_close(struct front *front, struct peer *peer) {
   else
     front->peers = peer->next;
   free(peer);
+  front->resumed = true; /* the library looks at who waits for this place in the step after */
 }
 
 void peer_notice(void *front, struct MHD_Connection *connection, void **socket_context,

@@ -22,7 +22,7 @@
 
 #include <cmocka.h>
 
-enum { LIMIT = 1 << 20, FLOOD = 4 << 20 };
+enum { LIMIT = 1 << 20, FLOOD = 4 << 20, PLACES = 100 };
 
 struct world {
   struct evloop *loop;
@@ -112,7 +112,7 @@ static inline int start(void **state) {
   struct world *w = calloc(1, sizeof *w);
   struct front_settings settings = {.host = "127.0.0.1",
                                     .body_limit = LIMIT,
-                                    .max_connections = 100,
+                                    .max_connections = PLACES,
                                     .header_timeout_ns = 400 * NS_PER_MS,
                                     .body_timeout_ns = 600 * NS_PER_MS,
                                     .idle_timeout_ns = 800 * NS_PER_MS,

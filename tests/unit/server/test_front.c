@@ -295,6 +295,26 @@ static void destroying_with_requests_in_flight_is_clean(void **state) {
     close(fds[i]);
 }
 
+static void a_place_that_is_freed_is_taken_by_who_waits_for_it(void **state) {
+  struct world *w = *state;
+  char answer[1024];
+  int fds[PLACES], waiting;
+  for (int i = 0; i < PLACES; i++) {
+    fds[i] = dial(w);
+    say(fds[i], "GET /a HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_int_equal(hear_until(fds[i], answer, sizeof answer, "GET /a"), 1);
+  }
+  waiting = dial(w);
+  say(waiting, "GET /b HTTP/1.1\r\nHost: x\r\n\r\n");
+  int64_t start_ns = clock_now_ns();
+  close(fds[0]);
+  assert_int_equal(hear_until(waiting, answer, sizeof answer, "GET /b"), 1);
+  assert_in_range(ms_since(start_ns), 0, 300); /* before any other leaves: idle ones do after 800 ms */
+  close(waiting);
+  for (int i = 1; i < PLACES; i++)
+    close(fds[i]);
+}
+
 static void a_busy_port_is_told_and_two_fronts_share_one_on_demand(void **state) {
   struct world *w = *state;
   struct front_settings settings = {.host = "127.0.0.1", .port = front_port(w->front), .max_connections = 4};
@@ -334,6 +354,7 @@ int main(void) {
       cmocka_unit_test(who_gets_through_at_a_stop_is_answered),
       CASE(requests_under_way_at_a_stop_are_still_answered),
       CASE(destroying_with_requests_in_flight_is_clean),
+      CASE(a_place_that_is_freed_is_taken_by_who_waits_for_it),
       CASE(a_busy_port_is_told_and_two_fronts_share_one_on_demand),
   };
   return cmocka_run_group_tests_name("front", tests, NULL, NULL);
