@@ -2,7 +2,8 @@
 #define SYS_LOG_H
 
 /* One line a message on standard error, as text or as JSON. The one global of the daemon. Any thread may log;
- * a line is written with one write(2). Prompts, completions and keys never go here. */
+ * a line is written with one write(2), and lost, counted, rather than waited for when nobody reads. Prompts,
+ * completions and keys never go here. */
 
 #include <stdbool.h>
 
