@@ -168,13 +168,15 @@ static const struct {
     {SQLITE_NOTADB, -EIO, "database is corrupt"},
     {SQLITE_NOMEM, -ENOMEM, "database is out of memory"},
     {SQLITE_CANTOPEN, -EIO, "database cannot be opened"},
+    {SQLITE_READONLY_DBMOVED, -EIO,
+     "database file was moved, deleted or replaced: put it back, or restart to go on with what is there"},
 };
 
 static void note_failure(struct writer *w, int rc) {
   int error = -EIO;
   const char *why = "database refuses to write";
   for (size_t i = 0; i < sizeof reasons / sizeof reasons[0]; i++)
-    if (reasons[i].code == (rc & 0xff)) {
+    if (reasons[i].code == rc || reasons[i].code == (rc & 0xff)) {
       error = reasons[i].error;
       why = reasons[i].why;
     }
@@ -214,6 +216,13 @@ static int set_full(struct writer *w, bool full) {
   return rc;
 }
 
+/* A file that was deleted takes every write without an error, and nobody will ever read it. */
+static int in_place(struct writer *w) {
+  int moved = 0;
+  sqlite3_file_control(w->db, "main", SQLITE_FCNTL_HAS_MOVED, &moved);
+  return moved ? SQLITE_READONLY_DBMOVED : SQLITE_OK;
+}
+
 static bool is_the_rows_fault(int rc) {
   int primary = rc & 0xff;
   return primary == SQLITE_CONSTRAINT || primary == SQLITE_MISMATCH || primary == SQLITE_TOOBIG;
@@ -234,7 +243,8 @@ static int write_records(struct writer *w, const struct batch *batch) {
 }
 
 static int write_batch(struct writer *w, const struct batch *batch) {
-  int rc = set_full(w, batch->full);
+  int rc = in_place(w);
+  if (rc == SQLITE_OK) rc = set_full(w, batch->full);
   if (rc == SQLITE_OK) rc = run(w, "BEGIN IMMEDIATE");
   if (rc == SQLITE_OK) rc = write_records(w, batch);
   if (rc == SQLITE_OK) rc = run(w, "COMMIT");

@@ -341,6 +341,25 @@ static void a_file_that_may_not_grow_keeps_rows_too(void **state) {
   assert_true(fixture_number(f->path, "SELECT count(*) FROM ledger WHERE id >= 5000") == 10);
 }
 
+static void a_file_that_is_gone_is_no_place_to_commit_to(void **state) {
+  struct fixture *f = *state;
+  const char *why = NULL;
+  char aside[128];
+  snprintf(aside, sizeof aside, "%s.aside", f->path);
+  put_rows(f, 1, 10);
+  assert_int_equal(f->sink.commit(f->sink.ctx), 0);
+  assert_int_equal(rename(f->path, aside), 0);
+  put_rows(f, 11, 10);
+  assert_int_equal(f->sink.commit(f->sink.ctx), -EIO);
+  assert_false(store_health(f->store, &why));
+  assert_non_null(strstr(why, "moved, deleted or replaced"));
+  assert_int_equal(rename(aside, f->path), 0);
+  assert_int_equal(f->sink.commit(f->sink.ctx), 0);
+  assert_true(store_health(f->store, &why));
+  assert_true(rows_in(f, "ledger") == 20);
+  assert_true(rows_in(f, "requests") == 20);
+}
+
 static void closing_ends_in_time_while_nothing_can_be_written(void **state) {
   struct fixture *f = *state;
   atomic_store(&for_ever, true);
@@ -420,6 +439,7 @@ int main(void) {
       T(a_full_disk_keeps_rows_until_there_is_room),
       T(a_file_that_may_not_grow_keeps_rows_too),
       T(io_errors_that_stay_fail_the_commit_at_once_and_are_named),
+      T(a_file_that_is_gone_is_no_place_to_commit_to),
       T(closing_ends_in_time_while_nothing_can_be_written),
       T(what_commit_acknowledged_survives_kill_9),
   };
