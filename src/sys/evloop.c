@@ -1,6 +1,9 @@
 /* A turn: wait → fire watches → fire timers → run hooks. The wait is bounded by the next timer; epoll_wait
  * has millisecond steps, so a wait is rounded up and a timer is at most 1 ms late. (epoll_pwait2 would be
- * exact, but valgrind does not know it.) */
+ * exact, but valgrind does not know it.)
+ *
+ * A process that was stopped, or a loop that is far behind, finds timers overdue and input waiting. What came
+ * is looked at first, all of it, before a timer says that nothing came. */
 
 #include "sys/evloop.h"
 
@@ -14,7 +17,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-enum { BATCH = 128, MAX_WAIT_MS = 60000 };
+enum { BATCH = 128, LATE_BATCHES = 64, MAX_WAIT_MS = 60000 };
 
 struct evloop {
   int epoll_fd;
@@ -95,8 +98,11 @@ static int wait_ms(const struct evloop *loop, int64_t wait_ns) {
   return (int)((wait + NS_PER_MS - 1) / NS_PER_MS);
 }
 
-void evloop_turn(struct evloop *loop, int64_t wait_ns) {
-  int n = epoll_wait(loop->epoll_fd, loop->batch, BATCH, wait_ms(loop, wait_ns));
+/* The number of watches that were called: BATCH when there may be more. */
+static int call_watches(struct evloop *loop, int wait) {
+  int n = epoll_wait(loop->epoll_fd, loop->batch, BATCH, wait);
+  if (n < 0)
+    n = epoll_wait(loop->epoll_fd, loop->batch, BATCH, 0); /* so ends a wait in which we were stopped */
   loop->now_ns = clock_now_ns();
   loop->batch_count = n > 0 ? n : 0;
   for (int i = 0; i < loop->batch_count; i++) {
@@ -104,6 +110,13 @@ void evloop_turn(struct evloop *loop, int64_t wait_ns) {
     if (watch) watch->ready(watch, loop->batch[i].events, loop->now_ns);
   }
   loop->batch_count = 0;
+  return n;
+}
+
+void evloop_turn(struct evloop *loop, int64_t wait_ns) {
+  int called = call_watches(loop, wait_ms(loop, wait_ns));
+  for (int i = 0; called == BATCH && i < LATE_BATCHES && timers_next_ns(loop->timers) <= loop->now_ns; i++)
+    called = call_watches(loop, 0);
   timers_run(loop->timers, loop->now_ns);
   loop->more = false;
   for (struct turn_hook *hook = loop->hooks; hook; hook = hook->next)

@@ -5,10 +5,12 @@
 
 #include <pthread.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/epoll.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -130,12 +132,91 @@ static void a_turn_waits_for_the_next_timer_and_no_longer(void **state) {
   evloop_destroy(loop);
 }
 
+enum { MANY = 300 };
+
+struct late {
+  struct watch watches[MANY];
+  struct timer timer;
+  int pipes[MANY][2], seen, seen_by_timer;
+};
+
+static struct late late;
+
+static void note_input(struct watch *watch, uint32_t events, int64_t now_ns) {
+  char byte;
+  (void)events;
+  (void)now_ns;
+  if (read(watch->fd, &byte, 1) == 1) late.seen++;
+}
+
+static void note_time(struct timer *timer, int64_t now_ns) {
+  (void)timer;
+  (void)now_ns;
+  late.seen_by_timer = late.seen;
+}
+
+static void watch_many(struct evloop *loop, int count) {
+  late = (struct late){.timer.fire = note_time, .seen_by_timer = -1};
+  for (int i = 0; i < count; i++) {
+    assert_int_equal(pipe(late.pipes[i]), 0);
+    late.watches[i] = (struct watch){.fd = late.pipes[i][0], .ready = note_input};
+    assert_int_equal(evloop_watch(loop, &late.watches[i], EPOLLIN), 0);
+  }
+}
+
+static void close_many(struct evloop *loop, int count) {
+  for (int i = 0; i < count; i++) {
+    evloop_watch(loop, &late.watches[i], 0);
+    close(late.pipes[i][0]);
+    close(late.pipes[i][1]);
+  }
+  evloop_destroy(loop);
+}
+
+/* As if the process were stopped here: input comes and the timer falls due before it goes on. */
+static void pause_here(int number) {
+  (void)number;
+  usleep(80000);
+  ssize_t ignored = write(late.pipes[0][1], "x", 1);
+  (void)ignored;
+}
+
+static void after_a_stop_what_came_is_seen_before_timers_fire(void **state) {
+  (void)state;
+  struct evloop *loop = evloop_create();
+  struct sigaction action = {.sa_handler = pause_here}, before;
+  struct itimerval soon = {.it_value.tv_usec = 20000};
+  watch_many(loop, 1);
+  sigaction(SIGALRM, &action, &before);
+  timer_arm(evloop_timers(loop), &late.timer, clock_now_ns() + 60 * NS_PER_MS);
+  setitimer(ITIMER_REAL, &soon, NULL);
+  while (late.seen_by_timer < 0)
+    evloop_turn(loop, NS_PER_S);
+  sigaction(SIGALRM, &before, NULL);
+  assert_int_equal(late.seen_by_timer, 1);
+  close_many(loop, 1);
+}
+
+static void timers_that_are_late_fire_after_all_that_came(void **state) {
+  (void)state;
+  struct evloop *loop = evloop_create();
+  watch_many(loop, MANY);
+  for (int i = 0; i < MANY; i++)
+    assert_int_equal(write(late.pipes[i][1], "x", 1), 1);
+  timer_arm(evloop_timers(loop), &late.timer, clock_now_ns() - NS_PER_MS);
+  evloop_turn(loop, NS_PER_S);
+  assert_int_equal(late.seen_by_timer, MANY);
+  close_many(loop, MANY);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(nothing_posted_by_two_threads_is_lost),
       cmocka_unit_test(a_full_mailbox_refuses),
       cmocka_unit_test(a_watch_ended_in_the_same_turn_is_not_called),
       cmocka_unit_test(a_turn_waits_for_the_next_timer_and_no_longer),
+      cmocka_unit_test(after_a_stop_what_came_is_seen_before_timers_fire),
+      cmocka_unit_test(timers_that_are_late_fire_after_all_that_came),
   };
   return cmocka_run_group_tests_name("event loop and mailbox", tests, NULL, NULL);
 }
