@@ -328,8 +328,9 @@ static void attempt_timed_out(struct timer *timer, int64_t now_ns) {
   if (r->begun) { /* the idle limit is measured from the last event, and only looked at when it could have
                      passed */
     int64_t idle = (int64_t)tunable_for(tunables_of(p), TUNABLE_idle_timeout_ms, r->treated) * NS_PER_MS;
-    if (r->attempt.last_ns + idle > now_ns) {
-      timer_arm(p->env.timers, &r->attempt_timer, r->attempt.last_ns + idle);
+    int64_t due_ns = r->attempt.complete ? now_ns + idle : r->attempt.last_ns + idle;
+    if (due_ns > now_ns) {
+      timer_arm(p->env.timers, &r->attempt_timer, due_ns);
       return;
     }
   }

@@ -32,6 +32,7 @@ struct attempt {
   void *transport; /* the transport's own state; NULL when idle */
   uint8_t provider;
   bool streaming; /* content has arrived */
+  bool complete;  /* all of it has: the transport ends the call within two seconds, whatever still comes */
   int64_t started_ns, first_ns, last_ns;
   uint32_t tokens;    /* content events seen */
   uint32_t malformed; /* events that the transport skipped */

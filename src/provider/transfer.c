@@ -198,6 +198,7 @@ static bool take_chunk(struct reading *r, const struct openai_chunk *chunk, cons
     int asked = request->spec.choices ? request->spec.choices : 1;
     t->finished = chunk->finished;
     t->complete = chunk->finished && __builtin_popcountll(t->chunks.ended) >= (asked < 64 ? asked : 64);
+    t->attempt->complete = t->complete;
   }
   reply_grace(t, t->attempt->paused_ns != 0, r->now_ns);
   if (chunk->kind == OPENAI_USAGE && !request->spec.include_usage) return true;

@@ -29,6 +29,7 @@ struct act {
   bool role;  /* STREAM, CUT_AFTER: an event without content before them */
   int tokens; /* of them: content events, one each `gap_ns` */
   int64_t gap_ns;
+  int64_t tail_ns;    /* STREAM: from its last event to its end, all content being there */
   unsigned malformed; /* STREAM: events before each that the transport skips */
   const char *body;
 };
@@ -39,7 +40,7 @@ struct fake_call {
   struct attempt *attempt;
   struct act act;
   int sent;
-  bool greeted;
+  bool greeted, told;
 };
 
 struct fake {
@@ -139,6 +140,9 @@ static inline void fake_play(struct timer *timer, int64_t now_ns) {
     call->attempt->malformed += a->malformed;
     timer_arm(call->fake->rig->timers, timer, now_ns + a->gap_ns);
     attempt_event(call->attempt, &(struct upstream_event){"data: x\n\n", 9, 1}, now_ns);
+  } else if (a->tail_ns && !call->told) {
+    call->told = call->attempt->complete = true;
+    timer_arm(call->fake->rig->timers, timer, now_ns + a->tail_ns);
   } else {
     fake_finish(call, a->what == STREAM ? UPSTREAM_OK : UPSTREAM_CUT, 200, NULL, now_ns);
   }

@@ -265,6 +265,20 @@ static void a_stream_that_goes_on_is_not_cut_by_the_idle_limit(void **state) {
   rig_close(&rig);
 }
 
+static void a_whole_stream_whose_end_is_late_is_no_silent_one(void **state) {
+  (void)state;
+  static struct rig rig;
+  static const struct act late[] = {{.what = STREAM, .tokens = 3, .gap_ns = MS(10), .tail_ns = MS(1500)}};
+  rig_open(&rig, true, late, 1, NULL, 0);
+  rig_set(&rig, TUNABLE_idle_timeout_ms, 200);
+  rig_ask(&rig, 0, (struct ask){.stream = true});
+  rig_until(&rig, S(3));
+  assert_int_equal(rig.clients[0].status, 200);
+  assert_int_equal(rig.clients[0].events, 3);
+  assert_int_equal(rig_count(&rig, COUNTER_attempt_timeouts, 0), 0);
+  rig_close(&rig);
+}
+
 static void a_slow_reader_is_cut_and_counted(void **state) {
   (void)state;
   static struct rig rig;
@@ -611,6 +625,7 @@ int main(void) {
       cmocka_unit_test(deadlines_open_the_breaker_unless_the_client_was_in_a_hurry),
       cmocka_unit_test(a_stream_cut_before_content_falls_back),
       cmocka_unit_test(a_stream_that_goes_on_is_not_cut_by_the_idle_limit),
+      cmocka_unit_test(a_whole_stream_whose_end_is_late_is_no_silent_one),
       cmocka_unit_test(a_slow_reader_is_cut_and_counted),
       cmocka_unit_test(a_provider_that_can_wait_waits_for_its_reader),
       cmocka_unit_test(a_reader_that_reads_nothing_for_five_seconds_is_cut),
