@@ -23,7 +23,8 @@ void openai_read_usage(const struct json_scan *s, int object, struct openai_usag
   usage->tokens_out = count_of(s, u, "completion_tokens");
   usage->tokens_cached = count_of(s, json_member(s, u, "prompt_tokens_details"), "cached_tokens");
   if (usage->tokens_cached > usage->tokens_in) usage->tokens_cached = usage->tokens_in;
-  usage->cost_usd = json_double(s, json_member(s, u, "cost"), &cost) && cost >= 0 ? cost : NAN;
+  bool told = json_double(s, json_member(s, u, "cost"), &cost);
+  usage->cost_usd = told && cost >= 0 && cost <= OPENAI_COST_MAX ? cost : NAN;
 }
 
 /* An error object makes it a failure whatever else is there; without choices there is no answer. */

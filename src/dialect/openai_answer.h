@@ -10,10 +10,13 @@
 struct buffer;
 struct json_scan;
 
+/* Dollars that an answer may claim to cost. More is no cost, but would stay in sums for ever. */
+#define OPENAI_COST_MAX 10000.0
+
 struct openai_usage {
   bool known;
   uint32_t tokens_in, tokens_cached, tokens_out; /* cached ones are part of tokens_in */
-  double cost_usd;                               /* usage.cost; NAN when not said */
+  double cost_usd;                               /* usage.cost; NAN when not said, or past OPENAI_COST_MAX */
 };
 
 struct openai_answer {

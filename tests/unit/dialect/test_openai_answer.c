@@ -6,6 +6,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -66,6 +67,14 @@ static void strange_usage_does_no_harm(void **state) {
   assert_int_equal(answer.usage.tokens_cached, 0);
   assert_int_equal(answer.usage.tokens_out, UINT32_MAX);
   assert_true(isnan(answer.usage.cost_usd));
+  static const char *const costs[] = {"1e300", "50000000000", "-0.1"};
+  for (int i = 0; i < 3; i++) {
+    char claim[96];
+    snprintf(claim, sizeof claim, "{\"choices\":[{}],\"usage\":{\"prompt_tokens\":7,\"cost\":%s}}", costs[i]);
+    assert_int_equal(openai_parse_answer(claim, strlen(claim), &answer), 0);
+    assert_int_equal(answer.usage.tokens_in, 7);
+    assert_true(isnan(answer.usage.cost_usd));
+  }
   body = "{\"choices\":[{}],\"usage\":null}";
   assert_int_equal(openai_parse_answer(body, strlen(body), &answer), 0);
   assert_false(answer.usage.known);
