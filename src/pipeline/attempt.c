@@ -165,7 +165,7 @@ static void measure(struct request *r, int64_t now_ns) {
     telemetry_tpot(t, a->provider, ms_between(a->started_ns, now_ns) / tokens);
 }
 
-/* A provider that says that nothing is left is not asked again before its window turns. */
+/* A provider that says that nothing is left is not asked again before it allows one more. */
 static void heed_limits(struct request *r, const struct upstream_result *result, int64_t now_ns) {
   if (!(result->requests_left <= 0) || result->requests_reset_ns <= 0) return;
   plane_close_provider(r->pipeline->env.plane, r->attempt.provider, now_ns + result->requests_reset_ns);

@@ -59,7 +59,7 @@ struct upstream_result {
   uint32_t tokens_in, tokens_cached, tokens_out;
   double cost_usd;           /* as reported by the provider; NAN when not */
   double requests_left;      /* x-ratelimit-remaining-requests; NAN when not said */
-  int64_t requests_reset_ns; /* x-ratelimit-reset-requests, from now; -1 when not said */
+  int64_t requests_reset_ns; /* from now: until one more is allowed; -1 when not said */
   const char *detail; /* for logs and dead letters: static or owned by the caller until the call returns */
 };
 

@@ -29,8 +29,11 @@ enum { MALFORMED_MAX = 16, RESERVE_MAX = 1 << 20 };
 #define DRAIN_GRACE_NS NS_PER_S          /* from [DONE] to the end of the HTTP message */
 
 static void forget_headers(struct reply_headers *h) {
-  *h = (struct reply_headers){
-      .retry_after_ns = -1, .retry_after_ms_ns = -1, .requests_reset_ns = -1, .requests_left = NAN};
+  *h = (struct reply_headers){.retry_after_ns = -1,
+                              .retry_after_ms_ns = -1,
+                              .requests_reset_ns = -1,
+                              .requests_left = NAN,
+                              .requests_limit = NAN};
 }
 
 void reply_reset(struct transfer *t) {
@@ -96,6 +99,7 @@ static size_t take_field(struct transfer *t, const char *line, size_t name_size,
   if (named(line, name_size, "retry-after")) h->retry_after_ns = retry_after_ns(value, size, clock_wall_ms());
   if (named(line, name_size, "retry-after-ms")) h->retry_after_ms_ns = retry_after_ms_ns(value, size);
   if (named(line, name_size, "x-ratelimit-remaining-requests")) h->requests_left = number_of(value, size);
+  if (named(line, name_size, "x-ratelimit-limit-requests")) h->requests_limit = number_of(value, size);
   if (named(line, name_size, "x-ratelimit-reset-requests"))
     h->requests_reset_ns = reset_duration_ns(value, size);
   if (named(line, name_size, "content-encoding") && !known_encoding(value, size))
@@ -135,6 +139,13 @@ size_t reply_take_header(char *line, size_t one, size_t size, void *ctx) {
 
 /* ---- results ---- */
 
+/* The header says when the whole limit is there again (OpenAI's words: "resets to its initial state"); the
+ * first request of it is allowed as much sooner as the limit is large. */
+static int64_t next_allowed_ns(const struct reply_headers *h) {
+  return h->requests_limit > 1 ? (int64_t)((double)h->requests_reset_ns / h->requests_limit)
+                               : h->requests_reset_ns;
+}
+
 static void fill(struct transfer *t, struct upstream_result *result, enum upstream_error error,
                  const char *detail) {
   const struct reply_headers *h = &t->headers;
@@ -150,7 +161,7 @@ static void fill(struct transfer *t, struct upstream_result *result, enum upstre
                                      .tokens_out = known ? u->tokens_out : 0,
                                      .cost_usd = known ? u->cost_usd : NAN,
                                      .requests_left = h->requests_left,
-                                     .requests_reset_ns = h->requests_reset_ns,
+                                     .requests_reset_ns = next_allowed_ns(h),
                                      .detail = detail};
 }
 

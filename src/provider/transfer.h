@@ -22,7 +22,7 @@ struct openai_upstream;
 struct reply_headers {
   int status;                                                   /* 0: none yet */
   int64_t retry_after_ns, retry_after_ms_ns, requests_reset_ns; /* -1: not said */
-  double requests_left;                                         /* NAN: not said */
+  double requests_left, requests_limit;                         /* NAN: not said */
 };
 
 struct transfer {

@@ -51,6 +51,27 @@ static bool answers(struct stub *s, int fd, int connection, int request) {
   return true;
 }
 
+/* 60 a minute, all of them used: the limit is whole again in a minute, and allows one more in a second. */
+static bool exhausts(struct stub *s, int fd, int connection, int request) {
+  (void)s;
+  (void)connection;
+  (void)request;
+  stub_answer(fd,
+              "200 OK\r\nContent-Type: application/json\r\nx-ratelimit-limit-requests: 60\r\n"
+              "x-ratelimit-remaining-requests: 0\r\nx-ratelimit-reset-requests: 1m0s",
+              ANSWER);
+  return true;
+}
+
+static void a_limit_that_is_used_up_allows_one_more_before_it_is_whole(void **state) {
+  (void)state;
+  open_stub(exhausts);
+  call_run(&call, rig, false);
+  assert_int_equal(call.result.error, UPSTREAM_OK);
+  assert_true(call.result.requests_left == 0);
+  assert_int_equal(call.result.requests_reset_ns, NS_PER_S);
+}
+
 static void an_answer_comes_back_with_our_id_and_its_usage(void **state) {
   (void)state;
   open_stub(answers);
@@ -701,6 +722,7 @@ static void nothing_stays_open(void **state) {
 int main(void) {
 #define TEST(name) cmocka_unit_test_teardown(name, close_stub)
   const struct CMUnitTest tests[] = {
+      TEST(a_limit_that_is_used_up_allows_one_more_before_it_is_whole),
       TEST(an_answer_comes_back_with_our_id_and_its_usage),
       TEST(the_provider_sees_its_model_its_key_and_nothing_of_the_client),
       TEST(connections_are_used_again),
