@@ -23,6 +23,9 @@
 
 enum { KEPT_CONNECTIONS = 1024, RECEIVE_BYTES = 8192, ROUNDS_A_TURN = 8 };
 
+#define CONNECT_MS                                                                                           \
+  5000L /* name, TCP and TLS together: a host that is gone is not waited for like an answer */
+
 struct wire_socket {
   struct watch watch;
   struct wire *wire;
@@ -255,6 +258,7 @@ bool wire_prepare(struct wire *w, struct wire_call *call) {
   bad |= curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
   bad |= curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 0L);
   bad |= curl_easy_setopt(easy, CURLOPT_TCP_NODELAY, 1L);
+  bad |= curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, CONNECT_MS);
   bad |= curl_easy_setopt(easy, CURLOPT_BUFFERSIZE, (long)RECEIVE_BYTES);
   return bad == CURLE_OK;
 }

@@ -651,6 +651,25 @@ static void a_closed_port_is_a_failure_to_connect(void **state) {
   assert_int_equal(call.result.status, 0);
 }
 
+/* The kernel accepts for it, and nobody answers the handshake. */
+static void a_host_that_does_not_shake_hands_is_given_up_within_five_seconds(void **state) {
+  (void)state;
+  struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+  socklen_t size = sizeof address;
+  int fd = socket(AF_INET, SOCK_STREAM, 0);
+  assert_int_equal(bind(fd, (struct sockaddr *)&address, size), 0);
+  assert_int_equal(listen(fd, 4), 0);
+  assert_int_equal(getsockname(fd, (struct sockaddr *)&address, &size), 0);
+  struct provider_settings s = settings_for(ntohs(address.sin_port));
+  snprintf(s.base_url, sizeof s.base_url, "https://127.0.0.1:%u/v1", ntohs(address.sin_port));
+  rig = rig_create(&s);
+  call_init(&call, rig, BODY, false);
+  assert_int_equal(call_start(&call), 0);
+  assert_true(call_wait(&call, 8000));
+  assert_int_equal(call.result.error, UPSTREAM_CONNECT);
+  close(fd);
+}
+
 /* ---- cancelling ---- */
 
 static bool is_silent(struct stub *s, int fd, int connection, int request) {
@@ -750,6 +769,7 @@ int main(void) {
       TEST(a_body_that_ends_early_was_cut),
       TEST(connection_close_is_honoured),
       TEST(a_closed_port_is_a_failure_to_connect),
+      TEST(a_host_that_does_not_shake_hands_is_given_up_within_five_seconds),
       TEST(cancel_closes_the_providers_connection),
       TEST(cancel_before_anything_was_sent_sends_nothing),
       TEST(cancel_inside_an_event_is_the_last_that_happens),
