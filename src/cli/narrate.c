@@ -9,6 +9,7 @@
 #include "sys/clock.h"
 
 #include <math.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -57,7 +58,14 @@ static void print_broken(const char *line, size_t width) {
   printf("%*s%s\n", (int)indent, "", line);
 }
 
+/* Who reads may stop doing so, and no decision waits for him: see sys/log.c. */
+static bool has_reader(void) {
+  struct pollfd out = {.fd = STDOUT_FILENO, .events = POLLOUT};
+  return poll(&out, 1, 0) != 0;
+}
+
 void narrate(const char *who, const char *format, ...) {
+  static unsigned long lost; /* guarded by the lock of stdout */
   char line[LINE_BYTES + 64], when[16];
   time_t now = (time_t)(clock_wall_ms() / 1000);
   struct tm local;
@@ -69,8 +77,14 @@ void narrate(const char *who, const char *format, ...) {
   vsnprintf(line + n, sizeof line - (size_t)n, format, args);
   va_end(args);
   flockfile(stdout);
-  print_broken(line, columns());
-  fflush(stdout);
+  if (has_reader()) {
+    if (lost > 0) printf("          (%lu lines before this one were lost: nobody read them)\n", lost);
+    print_broken(line, columns());
+    fflush(stdout);
+    lost = 0;
+  } else {
+    lost++;
+  }
   funlockfile(stdout);
 }
 

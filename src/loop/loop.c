@@ -292,5 +292,4 @@ void loop_flush(struct loop *loop, int64_t now_ns, int64_t wall_ms) {
   save_learned(loop, true);
   for (unsigned i = 0; i < loop->experiment_count; i++)
     experiments_save(loop, i);
-  loop->sink->commit(loop->sink->ctx);
 }

@@ -168,7 +168,7 @@ static void measure(struct request *r, int64_t now_ns) {
 /* A provider that says that nothing is left is not asked again before it allows one more. */
 static void heed_limits(struct request *r, const struct upstream_result *result, int64_t now_ns) {
   if (!(result->requests_left <= 0) || result->requests_reset_ns <= 0) return;
-  plane_close_provider(r->pipeline->env.plane, r->attempt.provider, now_ns + result->requests_reset_ns);
+  plane_close_provider(r->pipeline->env.plane, r->attempt.provider, now_ns, result->requests_reset_ns);
 }
 
 /* ---- from the transport ---- */

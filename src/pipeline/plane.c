@@ -1,10 +1,15 @@
 #include "pipeline/plane.h"
 
 #include "pipeline/coalesce.h"
+#include "sys/clock.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+
+/* A provider is asked again after an hour whatever it said: that costs one request, and a wrong unit or clock
+ * would close it for days. */
+#define LONGEST_CLOSED_NS (3600 * NS_PER_S)
 
 static void init_provider(struct provider_state *p, const struct provider_spec *spec) {
   p->spec = *spec;
@@ -80,9 +85,11 @@ void plane_copy_table(struct plane *plane, struct route_table *table) {
   pthread_mutex_unlock(&plane->table_lock);
 }
 
-void plane_close_provider(struct plane *plane, unsigned provider, int64_t until_ns) {
+int64_t plane_close_provider(struct plane *plane, unsigned provider, int64_t now_ns, int64_t for_ns) {
   _Atomic int64_t *closed = &plane->providers[provider].closed_until_ns;
   int64_t known = atomic_load_explicit(closed, memory_order_relaxed);
+  int64_t until_ns = now_ns + (for_ns < LONGEST_CLOSED_NS ? for_ns : LONGEST_CLOSED_NS);
   while (until_ns > known && !atomic_compare_exchange_weak(closed, &known, until_ns))
     continue;
+  return until_ns;
 }

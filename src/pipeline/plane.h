@@ -73,8 +73,9 @@ struct plane {
   _Atomic uint32_t turn; /* round robin */
 };
 
-/* Nobody calls the provider before then. A moment that is earlier than the one known changes nothing. */
-void plane_close_provider(struct plane *plane, unsigned provider, int64_t until_ns);
+/* Nobody calls the provider for so long, an hour at most. Returns until when; a moment that is earlier than
+ * the one known changes nothing. */
+int64_t plane_close_provider(struct plane *plane, unsigned provider, int64_t now_ns, int64_t for_ns);
 
 struct plane_config {
   struct objective objective;

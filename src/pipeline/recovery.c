@@ -72,9 +72,9 @@ static int64_t cooling_ns(struct pipeline *p, const struct upstream_result *resu
  * come back in the same instant. */
 static void after_throttle(struct request *r, const struct upstream_result *result, int64_t now_ns) {
   struct pipeline *p = r->pipeline;
-  int64_t wait = cooling_ns(p, result), until = now_ns + wait;
+  int64_t wait = cooling_ns(p, result);
+  int64_t until = plane_close_provider(p->env.plane, r->attempt.provider, now_ns, wait);
   double spread = fmax(0.5e9, 0.1 * (double)wait);
-  plane_close_provider(p->env.plane, r->attempt.provider, until);
   if (r->reopens_ns <= now_ns || until < r->reopens_ns) r->reopens_ns = until;
   if (!tried_out(r) && inference_others(r, true, now_ns))
     inference_back_in_line(r, now_ns);

@@ -210,8 +210,7 @@ static bool grow_body(struct exchange *ex, size_t need) {
   if (capacity == ex->body_capacity) return true;
   const struct front_settings *s = &ex->front->settings;
   bool small = capacity <= FIRST_BODY; /* or nobody could raise the limit any more */
-  ex->overfull = !small && s->has_room && !s->has_room(ex->front->ctx, capacity - ex->body_capacity);
-  if (ex->overfull) return false;
+  if (!small && s->has_room && !s->has_room(ex->front->ctx, capacity - ex->body_capacity)) return false;
   char *body = realloc(ex->body, capacity);
   if (!body) return false;
   hold(ex, capacity - ex->body_capacity);
@@ -225,8 +224,8 @@ static enum MHD_Result take_data(struct exchange *ex, const char *data, size_t s
     drop_body(ex);
     ex->state = EXCHANGE_DRAINING;
   }
-  bool fits = ex->state == EXCHANGE_RECEIVING && grow_body(ex, ex->body_size + size + 1);
-  if (ex->state == EXCHANGE_RECEIVING && ex->overfull) {
+  if (ex->state == EXCHANGE_RECEIVING && !grow_body(ex, ex->body_size + size + 1)) {
+    ex->overfull = true;
     drop_body(ex);
     ex->state = EXCHANGE_DRAINING;
   }
@@ -234,7 +233,6 @@ static enum MHD_Result take_data(struct exchange *ex, const char *data, size_t s
     ex->drained += size;
     return ex->drained > DRAIN_LIMIT + ex->front->settings.body_limit ? MHD_NO : MHD_YES;
   }
-  if (!fits) return MHD_NO;
   memcpy(ex->body + ex->body_size, data, size);
   ex->body_size += size;
   ex->body[ex->body_size] = '\0';

@@ -155,6 +155,23 @@ static int open_and_check(const char *path, sqlite3 **db, char *error, size_t er
   return rc;
 }
 
+const char *file_advice(int rc) {
+  switch (rc & 0xff) {
+  case SQLITE_BUSY:
+  case SQLITE_LOCKED:
+    return "; another program holds it: close that one";
+  case SQLITE_FULL:
+  case SQLITE_IOERR:
+    return "; make room on its disk, or choose another place with --data-dir or path in [store]";
+  case SQLITE_CANTOPEN:
+  case SQLITE_PERM:
+  case SQLITE_READONLY:
+    return "; it must be a file that this user may read and write, or choose another with path in [store]";
+  default:
+    return "";
+  }
+}
+
 static int set_aside(const char *path, const char *why, char *error, size_t error_size) {
   static const char *const parts[] = {"", "-wal", "-shm"};
   char from[PATH_MAX], to[PATH_MAX + 64], stamp[32], aside[PATH_MAX + 40];
@@ -187,7 +204,8 @@ static int prepare(sqlite3 *db, const char *path, char *error, size_t error_size
   if (schema_migrate(db, path, error, error_size) != 0) return -1;
   if (sqlite3_exec(db, "PRAGMA journal_mode=WAL; PRAGMA journal_size_limit=67108864", NULL, NULL, NULL) !=
       SQLITE_OK) {
-    snprintf(error, error_size, "%s: no write-ahead log: %s", path, sqlite3_errmsg(db));
+    snprintf(error, error_size, "%s: no write-ahead log: %s%s", path, sqlite3_errmsg(db),
+             file_advice(sqlite3_errcode(db)));
     return -1;
   }
   return 0;
@@ -202,7 +220,7 @@ sqlite3 *file_open(const char *path, char *error, size_t error_size) {
     rc = open_and_check(path, &db, why, sizeof why);
   }
   if (rc != SQLITE_OK) {
-    snprintf(error, error_size, "cannot open %s: %s", path, why);
+    snprintf(error, error_size, "cannot open %s: %s%s", path, why, file_advice(rc));
     return NULL;
   }
   if (prepare(db, path, error, error_size) == 0) return db;

@@ -15,4 +15,7 @@ int file_lock(const char *path, char *error, size_t error_size);
  * a line in the log, and a new one begun. NULL: error says what to do. */
 sqlite3 *file_open(const char *path, char *error, size_t error_size);
 
+/* What to do about an SQLite code at the start; "" when nobody knows. */
+const char *file_advice(int rc);
+
 #endif

@@ -67,7 +67,8 @@ static struct writer *open_writer(struct store *s, char *error, size_t error_siz
   struct writer *w = NULL;
   if (begin_run(db, &s->options) == SQLITE_OK) w = writer_create(db, &s->options);
   if (w) return w;
-  snprintf(error, error_size, "%s cannot be written: %s", s->path, sqlite3_errmsg(db));
+  snprintf(error, error_size, "%s cannot be written: %s%s", s->path, sqlite3_errmsg(db),
+           file_advice(sqlite3_errcode(db)));
   sqlite3_close(db);
   return NULL;
 }

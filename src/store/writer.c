@@ -26,7 +26,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
-enum { BATCH_ROWS = 200, TRANSACTION_ROWS = 1000, BUSY_MS = 5000 };
+enum { BATCH_ROWS = 200, TRANSACTION_ROWS = 1000, BUSY_MS = 5000, CHECKPOINT_MS = 500 };
 
 #define BATCH_NS (200 * NS_PER_MS)
 #define PAUSE_NS (100 * NS_PER_MS)
@@ -391,7 +391,7 @@ static int start_thread(struct writer *w) {
 }
 
 static void free_all(struct writer *w) {
-  sqlite3_busy_timeout(w->db, BUSY_MS); /* closing checkpoints, and the handler goes with w */
+  sqlite3_busy_timeout(w->db, CHECKPOINT_MS); /* closing checkpoints, and the handler goes with w */
   inserts_destroy(w->inserts);
   retention_destroy(w->retention);
   pthread_cond_destroy(&w->wake);

@@ -192,6 +192,29 @@ static void what_was_just_said_is_not_said_again(void **state) {
   assert_non_null(strstr(text, "experiment   retry_attempts 0.8557 -> 12345 by experiment:x\n"));
 }
 
+static void nobody_waits_for_a_reader_who_stopped(void **state) {
+  (void)state;
+  static char text[1 << 17];
+  int ends[2], out = dup(STDOUT_FILENO);
+  assert_int_equal(pipe(ends), 0);
+  fflush(stdout);
+  dup2(ends[1], STDOUT_FILENO);
+  for (int i = 0; i < 2000; i++)
+    narrate("test", "line %d %0200d", i, 0); /* without its fix it waits here for ever */
+  ssize_t n = read(ends[0], text, sizeof text - 1);
+  narrate("test", "heard again");
+  ssize_t more = read(ends[0], text + n, sizeof text - 1 - (size_t)n);
+  fflush(stdout);
+  dup2(out, STDOUT_FILENO);
+  close(out);
+  close(ends[0]);
+  close(ends[1]);
+  assert_true(n > 4096 && more > 0);
+  text[n + more] = '\0';
+  assert_non_null(strstr(text, " lines before this one were lost: nobody read them)\n"));
+  assert_non_null(strstr(text, "heard again\n"));
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(each_change_is_a_line_with_its_reason),
@@ -200,6 +223,7 @@ int main(void) {
       cmocka_unit_test(an_episode_is_told_when_it_begins_and_when_it_is_over),
       cmocka_unit_test(a_judgement_names_what_it_judges),
       cmocka_unit_test(an_incident_is_told_once_when_it_opens_and_once_when_it_closes),
+      cmocka_unit_test(nobody_waits_for_a_reader_who_stopped),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -51,7 +51,7 @@ static void who_fell_back_keeps_its_turn_before_the_less_urgent(void **state) {
   rig_until(&rig, MS(10));
   rig_ask(&rig, 0, (struct ask){.priority = PRIORITY_CRITICAL, .no_coalesce = true});
   rig_until(&rig, MS(10));
-  plane_close_provider(rig.plane, 0, rig.now_ns + S(100)); /* the others go to the fallback at once */
+  plane_close_provider(rig.plane, 0, rig.now_ns, S(100)); /* the others go to the fallback at once */
   for (unsigned i = 2; i < 8; i++)
     rig_ask(&rig, i, (struct ask){.priority = PRIORITY_LOW, .no_coalesce = true});
   rig_until(&rig, S(20));
@@ -129,9 +129,11 @@ static void a_moment_that_is_earlier_opens_no_provider(void **state) {
   (void)state;
   static struct rig rig;
   rig_open(&rig, true, answer, 1, NULL, 0);
-  plane_close_provider(rig.plane, 0, rig.now_ns + S(20));
-  plane_close_provider(rig.plane, 0, rig.now_ns + MS(100));
+  plane_close_provider(rig.plane, 0, rig.now_ns, S(20));
+  plane_close_provider(rig.plane, 0, rig.now_ns, MS(100));
   assert_int_equal(atomic_load(&rig.plane->providers[0].closed_until_ns), rig.now_ns + S(20));
+  plane_close_provider(rig.plane, 0, rig.now_ns, S(604800)); /* nor is it closed for ever by a wrong unit */
+  assert_int_equal(atomic_load(&rig.plane->providers[0].closed_until_ns), rig.now_ns + S(3600));
   rig_close(&rig);
 }
 
