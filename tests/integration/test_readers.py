@@ -96,8 +96,7 @@ class Readers(unittest.TestCase):
         self.assertLess(self.torrent.sent[0], EVENTS)
         with self.assertRaises((http.client.IncompleteRead, OSError)):
             self.read(silent, 0)
-        status = self.daemon.get("/metrics")[1]
-        self.assertRegex(status, r"(?m)^self_improve_bytes_in_flight 0")
+        self.assertTrue(wait_for(lambda: "\nself_improve_bytes_in_flight 0\n" in self.daemon.get("/metrics")[1]))
 
 
 if __name__ == "__main__":
