@@ -15,7 +15,7 @@ enum { BUCKETS = 4096 };
 struct flight {
   struct coalesce_key key;
   struct flight *next;
-  struct request *leader; /* NULL once landed */
+  struct request *leader; /* NULL once landed or closed */
   struct request *waiters;
   size_t waiter_count;
   unsigned references;
@@ -153,6 +153,7 @@ bool coalesce_detach(struct coalesce *c, struct request *leader) {
   if (goes_on) {
     f->detached = true;
   } else {
+    f->leader = NULL; /* it ends: a wake-up that is still under way must not find it */
     leave_map(c, f);
     release(f);
     leader->flight = NULL;

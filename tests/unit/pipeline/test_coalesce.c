@@ -152,6 +152,79 @@ static void waiters_are_bounded_and_the_surplus_goes_alone(void **state) {
   rig_close(&rig);
 }
 
+/* ---- two shards on one plane ---- */
+
+static struct rig rig;
+static struct pipeline *shards[2];
+static struct flight *mail[8]; /* for the first shard, not delivered yet */
+static unsigned mails;
+
+static void keep_mail(void *ctx, struct pipeline *other, struct flight *flight) {
+  (void)ctx;
+  assert_ptr_equal(other, shards[0]);
+  mail[mails++] = flight;
+}
+
+static void open_two(void) {
+  rig_open(&rig, true, second, 1, NULL, 0);
+  mails = 0;
+  for (unsigned i = 0; i < 2; i++) {
+    struct pipeline_env env = {.plane = rig.plane,
+                               .timers = rig.timers,
+                               .telemetry = rig.telemetry,
+                               .upstreams = {&rig.fakes[0].upstream},
+                               .seed = i,
+                               .shard = i,
+                               .first_id = 1 << 20,
+                               .ctx = &rig,
+                               .dead_letter = keep_letter,
+                               .wake = keep_mail};
+    shards[i] = pipeline_create(&env, rig.now_ns);
+  }
+}
+
+static struct request *ask_at(unsigned shard, unsigned client) {
+  rig.clients[client].rig = &rig;
+  struct request_spec spec = {
+      .body = strdup("{}"), .body_size = 2, .ops = &client_ops, .client = &rig.clients[client]};
+  enum refusal why;
+  int retry_after_s;
+  struct request *r = pipeline_submit(shards[shard], &spec, rig.now_ns, &why, &retry_after_s);
+  assert_non_null(r);
+  pipeline_run(shards[shard], rig.now_ns);
+  return r;
+}
+
+static void leave(struct request *r) {
+  struct pipeline *p = r->pipeline;
+  request_cancel(r, rig.now_ns);
+  pipeline_run(p, rig.now_ns);
+}
+
+/* The first shard is busy: while it has not heard that nobody waits any more, another comes and goes. */
+static void a_call_that_everybody_left_twice_is_ended_once(void **state) {
+  (void)state;
+  open_two();
+  struct request *leader = ask_at(0, 0), *waiter = ask_at(1, 1);
+  leave(leader);
+  leave(waiter);
+  leave(ask_at(1, 2));
+  assert_int_equal(mails, 2);
+  struct request *other = ask_at(0, 3);
+  leave(other); /* was a waiter of the same flight, on the leader's own shard: ends it at once */
+  assert_int_equal(rig.fakes[0].cancelled, 1);
+  for (unsigned i = 0; i < mails; i++) {
+    pipeline_deliver_flight(shards[0], mail[i], rig.now_ns);
+    pipeline_run(shards[0], rig.now_ns);
+  }
+  assert_int_equal(rig.fakes[0].started, 1);
+  assert_int_equal(pipeline_load(shards[0]), 0);
+  for (unsigned i = 0; i < 2; i++)
+    pipeline_destroy(shards[i]);
+  rig_assert_conserved(&rig);
+  rig_close(&rig);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(identical_requests_share_one_call),
@@ -163,6 +236,7 @@ int main(void) {
       cmocka_unit_test(streams_opted_out_and_different_bodies_fly_alone),
       cmocka_unit_test(no_key_stays_behind_when_joiners_meet_the_landing),
       cmocka_unit_test(waiters_are_bounded_and_the_surplus_goes_alone),
+      cmocka_unit_test(a_call_that_everybody_left_twice_is_ended_once),
   };
   return cmocka_run_group_tests_name("coalesce", tests, NULL, NULL);
 }
