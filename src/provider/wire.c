@@ -175,20 +175,26 @@ static void forget_socket(struct wire *w, curl_socket_t fd) {
   w->sockets[fd] = NULL;
 }
 
+/* libcurl 7.88 closes a socket that was still connecting by itself, past close_socket. Whoever has its number
+ * next is not to be taken for ours: a watch that we believe to be there could not be changed, and libcurl
+ * gives up all calls when we say so. */
+static void let_go(struct wire *w, struct wire_socket *s) {
+  s->wanted = 0;
+  if (s->ours && s->watch.events == EPOLLIN) return;
+  if (!s->ours || evloop_watch(w->loop, &s->watch, 0) < 0) forget_socket(w, s->watch.fd);
+}
+
 static int want_socket(CURL *easy, curl_socket_t fd, int what, void *ctx, void *socket_ctx) {
   struct wire *w = ctx;
   (void)easy;
   (void)socket_ctx;
   struct wire_socket *s = socket_at(w, fd);
   if (!s) return -1;
-  s->wanted = what & CURL_POLL_REMOVE
-                  ? 0
-                  : (what & CURL_POLL_IN ? EPOLLIN : 0) | (what & CURL_POLL_OUT ? EPOLLOUT : 0);
-  if (what == CURL_POLL_REMOVE && s->ours && s->watch.events == EPOLLIN) return 0;
-  if (what == CURL_POLL_REMOVE && !s->ours) {
-    forget_socket(w, fd);
+  if (what == CURL_POLL_REMOVE) {
+    let_go(w, s);
     return 0;
   }
+  s->wanted = (what & CURL_POLL_IN ? EPOLLIN : 0) | (what & CURL_POLL_OUT ? EPOLLOUT : 0);
   return evloop_watch(w->loop, &s->watch, s->wanted) < 0 ? -1 : 0;
 }
 

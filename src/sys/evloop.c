@@ -75,12 +75,13 @@ int evloop_watch(struct evloop *loop, struct watch *watch, uint32_t events) {
   if (events == watch->events) return 0;
   int op = watch->events == 0 ? EPOLL_CTL_ADD : events == 0 ? EPOLL_CTL_DEL : EPOLL_CTL_MOD;
   struct epoll_event event = {.events = events, .data.ptr = watch};
-  if (epoll_ctl(loop->epoll_fd, op, watch->fd, &event) < 0 && op != EPOLL_CTL_DEL) return -errno;
+  int status = epoll_ctl(loop->epoll_fd, op, watch->fd, &event) < 0 ? -errno : 0;
+  if (status < 0 && events) return status;
   watch->events = events;
   if (events == 0)
     for (int i = 0; i < loop->batch_count; i++)
       if (loop->batch[i].data.ptr == watch) loop->batch[i].data.ptr = NULL;
-  return 0;
+  return status;
 }
 
 void evloop_add_hook(struct evloop *loop, struct turn_hook *hook) {

@@ -30,7 +30,8 @@ void evloop_destroy(struct evloop *loop);
 struct timers *evloop_timers(struct evloop *loop);
 int64_t evloop_now_ns(const struct evloop *loop); /* read once a turn */
 
-/* Starts, changes or (events 0) ends a watch. Returns 0 or -errno. Ending is safe inside any callback. */
+/* Starts, changes or (events 0) ends a watch. Returns 0 or -errno. Ending is safe inside any callback, and
+ * ends it in any case: an error then says that the descriptor had been closed before. */
 int evloop_watch(struct evloop *loop, struct watch *watch, uint32_t events);
 
 void evloop_add_hook(struct evloop *loop, struct turn_hook *hook); /* for the life of the loop */

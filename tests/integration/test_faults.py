@@ -3,12 +3,14 @@
 looks whole, never more attempts than are fair to the provider, and what is behind the fault is used."""
 import http.client
 import json
+import socket
 import threading
 import time
 import unittest
 import urllib.request
 from urllib.parse import urlparse
 
+import proving
 from harness import Daemon, Process, wait_for
 
 FAULTS = ("S01", "S03", "S04", "S06", "S08", "S09")
@@ -129,6 +131,37 @@ class Faults(unittest.TestCase):
         self.assertGreater(len(error["message"]), 20)
         self.assertLess(seconds, IDLE_S + 4)
         self.assertEqual(self.stream("S03")[2], True)
+
+
+class Connecting(unittest.TestCase):
+    def silent_host(self):
+        """The port of a host that does not answer the knock: its line is full and nobody takes from it."""
+        listener = socket.create_server(("127.0.0.1", 0), backlog=0)
+        self.addCleanup(listener.close)
+        for _ in range(8):
+            knock = socket.socket()
+            self.addCleanup(knock.close)
+            knock.setblocking(False)
+            knock.connect_ex(listener.getsockname())
+        return listener.getsockname()[1]
+
+    def test_a_call_given_up_while_it_connects_spoils_none_to_a_named_host(self):
+        name = socket.gethostname()
+        try:
+            address = socket.gethostbyname(name)
+        except OSError:
+            self.skipTest("this machine's name has no address")
+        mock = proving.MockProvider("--mix", "fine=1", "--host", address)
+        self.addCleanup(mock.close)
+        config = "[resilience]\nretry_attempts = 0\n"
+        for provider, host, port in (("silent", "127.0.0.1", self.silent_host()), ("named", name, mock.url.rsplit(":", 1)[1])):
+            config += '[[providers]]\nname = "%s"\nmodel = "%s"\nbase_url = "http://%s:%s/v1"\n' % (
+                provider, provider, host, port)
+        daemon = Daemon(config)
+        self.addCleanup(daemon.discard)
+        self.assertEqual(daemon.chat(model="silent", headers={"X-Deadline-Ms": "200"})[0], 504)
+        answers = [daemon.chat("number %d" % i, model="named", headers={"X-Deadline-Ms": "3000"})[0] for i in range(3)]
+        self.assertEqual(answers, [200, 200, 200])
 
 
 if __name__ == "__main__":
