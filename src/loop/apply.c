@@ -100,6 +100,8 @@ int64_t apply_change(struct loop *loop, struct tunable_key key, double to, const
                      const char *reason, const char *evidence, int64_t trial) {
   char name[2 * NAME_SIZE], before[SNAPSHOT_ID_SIZE], standard[EVIDENCE_SIZE];
   double from = value_now(loop, key);
+  if (!loop->config.observe)
+    end_episode(loop, key); /* what the controller does from here on is another one */
   int64_t id = loop->next_ledger_id++;
   name_of(loop, key, name, sizeof name);
   memcpy(before, loop->head, sizeof before);

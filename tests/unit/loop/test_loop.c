@@ -261,6 +261,31 @@ static void a_clock_set_back_keeps_no_episode_open(void **state) {
   close_set(&s);
 }
 
+/* Else the row of the episode would go on growing behind that of the change, and the ledger's last word on
+ * the value would not be the value. */
+static void a_change_by_somebody_else_ends_the_episode(void **state) {
+  (void)state;
+  static struct stage_set s;
+  open_set(&s, false);
+  struct tunable_key key = {TUNABLE_concurrency_limit, 0};
+  tick(&s, 1);
+  regulate(s.loop, key, 50, "test", 0);
+  int64_t first = actuator_of(s.loop, key)->episode.id;
+  double reached = value_now(s.loop, key);
+  struct command c = {.kind = COMMAND_SET,
+                      .unguarded = true,
+                      .hold_until_ms = -1,
+                      .change_count = 1,
+                      .changes = {{"concurrency_limit.p0", 200}}};
+  assert_int_equal(command(&s, &c), 200);
+  assert_true(s.kept.episode_to == reached && s.kept.last.from == reached);
+  tick(&s, 5);
+  regulate(s.loop, key, 150, "test", 0);
+  assert_true(actuator_of(s.loop, key)->episode.id > first);
+  assert_true(actuator_of(s.loop, key)->episode.first == 200);
+  close_set(&s);
+}
+
 static void who_is_turned_away_counts_as_served_badly(void **state) {
   (void)state;
   static struct stage_set s;
@@ -508,6 +533,7 @@ int main(void) {
       cmocka_unit_test(a_controller_is_bound_by_step_cooldown_hold_and_lease),
       cmocka_unit_test(an_episode_without_a_pause_is_told_every_ten_minutes),
       cmocka_unit_test(a_clock_set_back_keeps_no_episode_open),
+      cmocka_unit_test(a_change_by_somebody_else_ends_the_episode),
       cmocka_unit_test(who_is_turned_away_counts_as_served_badly),
       cmocka_unit_test(a_promotion_is_applied_held_and_judged),
       cmocka_unit_test(a_critical_incident_hastens_the_judgement),
