@@ -162,7 +162,7 @@ static void tell_ledger(struct narrator *n, const struct ledger_row *row) {
 static int put_ledger(void *ctx, const struct ledger_row *row) {
   struct narrator *n = ctx;
   char end[64] = "";
-  bool episode = strcmp(row->kind, "episode") == 0;
+  bool episode = row->count > 0; /* one that is only observed is a note */
   bool goes_on =
       episode && row->count > 1 && !row->snapshot_after; /* told when it began, and when it is over */
   if (episode) snprintf(end, sizeof end, "%lld %g", (long long)row->count, row->to);

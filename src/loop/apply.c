@@ -156,7 +156,7 @@ static void put_episode(struct loop *loop, struct tunable_key key, const char *s
   snprintf(actor, sizeof actor, "controller:%s", tunable_owner_name(tunable_infos[key.id].owner));
   struct ledger_row row = {.id = e->id,
                            .wall_ms = e->opened_ms,
-                           .kind = "episode",
+                           .kind = loop->config.observe ? "note" : "episode", /* nothing was moved */
                            .name = name,
                            .from = e->first,
                            .to = e->last,

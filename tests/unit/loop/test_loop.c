@@ -351,6 +351,8 @@ static void observing_changes_nothing(void **state) {
   }
   for (int id = 0; id < TUNABLES; id++)
     assert_true(value(&s, (enum tunable_id)id) == tunable_infos[id].initial);
+  assert_true(s.kept.ledger > 0);
+  assert_int_equal(s.kept.episodes, 0); /* what was decided is noted, not told as a change */
   assert_int_equal(atomic_load(&s.rig.plane->table_version), 0);
   close_set(&s);
 }
