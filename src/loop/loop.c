@@ -148,7 +148,8 @@ static void undo_unjudged(struct loop *loop, const struct ledger_row *row) {
     judged.words = "the configuration says anew what it is to be";
   } else if (known && value_now(loop, key) == row->to) {
     actuator_of(loop, key)->hold_until_ms = 0;
-    apply_change(loop, key, within_provider(loop, key, row->from), "rollback", judged.words, NULL, row->id);
+    apply_change(loop, key, within_provider(loop, key, row->from), "rollback", judged.words, NULL,
+                 row->trial);
   }
   loop->sink->judgement(loop->sink->ctx, &judged);
 }

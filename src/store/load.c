@@ -18,11 +18,12 @@ static const char experiments_sql[] =
     "treatment_units, "
     "effect, low, high, p_value, verdict, spec, state FROM experiments WHERE status = 'running' ORDER BY id";
 
+/* An undoing belongs to its trial, but is none itself, even if its judgement did not make it to the disk. */
 static const char trials_sql[] =
     "SELECT id, wall_ms, kind, name, from_value, to_value, least, most, steps, last_ms, actor, reason, "
     "evidence, "
-    "snapshot_before, snapshot_after, trial FROM ledger l WHERE kind = 'change' AND trial <> 0 AND NOT "
-    "EXISTS "
+    "snapshot_before, snapshot_after, trial FROM ledger l WHERE kind = 'change' AND trial <> 0 AND "
+    "coalesce(actor, '') <> 'rollback' AND NOT EXISTS "
     "(SELECT 1 FROM judgements WHERE ledger_id IN (l.id, l.trial)) ORDER BY id DESC";
 
 static const char rest_sql[] =

@@ -123,6 +123,22 @@ static void who_only_observes_leaves_experiments_and_trials_to_the_next_start(vo
   close_set(&s);
 }
 
+static void what_undoes_a_trial_of_several_values_belongs_to_it(void **state) {
+  (void)state;
+  static struct stage_set s;
+  open_set(&s, false);
+  struct value_row values[] = {{"retry_attempts", 9, NAN, INT64_MAX, "http"}};
+  struct ledger_row open[] = {
+      {.id = 13, .kind = "change", .name = "retry_attempts", .from = 3, .to = 9, .trial = 12}};
+  struct store_state stored = {
+      .values = values, .value_count = 1, .open_trials = open, .open_trial_count = 1, .last_ledger_id = 13};
+  assert_int_equal(loop_restore(s.loop, &stored, NULL, NULL, s.rig.now_ns, s.wall_ms), 0);
+  assert_true(value(&s, TUNABLE_retry_attempts) == 3);
+  assert_int_equal(s.kept.last.trial, 12);
+  assert_int_equal(s.kept.judged_id, 13);
+  close_set(&s);
+}
+
 static void a_change_that_could_not_be_committed_leaves_no_trial_to_undo_later(void **state) {
   (void)state;
   static struct stage_set s;
@@ -274,6 +290,7 @@ int main(void) {
       cmocka_unit_test(a_treatment_reaches_neither_snapshot_nor_database),
       cmocka_unit_test(an_experiment_goes_on_only_where_its_control_value_still_holds),
       cmocka_unit_test(who_only_observes_leaves_experiments_and_trials_to_the_next_start),
+      cmocka_unit_test(what_undoes_a_trial_of_several_values_belongs_to_it),
       cmocka_unit_test(a_change_that_could_not_be_committed_leaves_no_trial_to_undo_later),
       cmocka_unit_test(a_stop_that_is_not_on_disk_is_not_answered_with_200),
       cmocka_unit_test(a_value_set_without_a_guard_ends_the_trial_on_it),

@@ -62,10 +62,11 @@ static void an_empty_store_loads_as_nothing(void **state) {
 
 static void open_trials_are_the_changes_that_nobody_judged(void **state) {
   struct fixture *f = *state;
-  struct ledger_row rows[6];
-  for (int i = 0; i < 6; i++) {
+  struct ledger_row rows[7];
+  for (int i = 0; i < 7; i++) {
     rows[i] = fixture_change(i + 1, "retry_attempts", i, i + 1);
-    rows[i].trial = i < 2 ? 1 : i < 5 ? i + 1 : 0; /* 2 belongs to the trial of 1; 6 to none */
+    rows[i].trial = i < 2 ? 1 : i < 5 ? i + 1 : i == 6 ? 3 : 0; /* 2 belongs to the trial of 1; 6 to none */
+    if (i == 6) rows[i].actor = "rollback";                     /* 7 undoes 3, but that is not judged yet */
     assert_int_equal(f->sink.ledger(f->sink.ctx, &rows[i]), 0);
   }
   struct judgement_row judged = {.ledger_id = 1, .wall_ms = 1, .outcome = "kept"};
