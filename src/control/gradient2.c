@@ -8,7 +8,12 @@
  * = 4, so by itself the limit does not fall under 8; and T_long rises with an overload that lasts. Both are
  * why a target may be given: above it the limit shrinks by a tenth a window, as AIMD does, provided that the
  * latency is also half as much again as the least one known (a provider that is slow when idle is not helped
- * by fewer calls). */
+ * by fewer calls).
+ *
+ * A server may be full long before half of its limit is in flight: it refuses what its queue does not hold,
+ * and the limit would never bind. So when latency has been above the target for three windows in succession a
+ * limit that does not bind shrinks, too, to twice what is in flight; from there on it is one that binds. One
+ * window, or two, may be the slow answers that every provider has. */
 
 #include "control/gradient2.h"
 
@@ -27,7 +32,7 @@ const struct gradient2_settings gradient2_defaults = {
     .target_ms = NAN,
 };
 
-enum { WARMUP = 10 };
+enum { WARMUP = 10, LASTING = 3 };
 static const double shortest_ms = 0.1; /* less is an error answered at once, not a model */
 static const double over_least = 1.5, cut = 0.9, least_growth = 1.001;
 
@@ -89,14 +94,15 @@ static double whole(const struct gradient2 *g) {
 static void step(struct gradient2 *g, const struct gradient2_settings *s, double now_ms, uint32_t in_flight,
                  struct decision *decision) {
   double current = whole(g), before = g->limit, usual_ms = long_term(g, s, now_ms);
-  if (in_flight < g->limit / 2) {
+  bool cuts = above_target(g, s, now_ms), binds = in_flight >= before / 2;
+  g->above = cuts ? g->above + 1 : 0;
+  if (!binds && g->above < LASTING) {
     decision_keep(decision, current, "%u in flight use less than half of %.0f", in_flight, current);
     return;
   }
   double gradient = clamp(s->tolerance * usual_ms / now_ms, 0.5, 1);
   double wish = before * (1 - s->smoothing) + (before * gradient + s->queue) * s->smoothing;
-  bool cuts = above_target(g, s, now_ms);
-  if (cuts) wish = fmin(wish, before * cut);
+  if (cuts) wish = fmin(wish, binds ? before * cut : fmax(before * cut, 2.0 * in_flight));
   g->limit = clamp(wish, s->min, s->max);
   if (cuts)
     decision_wish(decision, current, whole(g), "latency %.1f ms above the target of %.0f ms, usual %.1f ms",

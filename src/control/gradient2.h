@@ -45,6 +45,7 @@ struct gradient2 {
   uint64_t window_samples;
   uint32_t window_in_flight; /* highest */
   int64_t window_start_ns;   /* -1: no window open */
+  uint32_t above;            /* windows above the target in succession */
   int64_t stepped_ns;        /* when the last window was full; -1: none yet */
 };
 

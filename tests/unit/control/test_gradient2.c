@@ -174,6 +174,32 @@ static void target_leaves_a_provider_alone_that_is_slow_when_idle(void **state) 
     assert_true(window(&g, &s, i, 900, 100) >= 100);
 }
 
+/* A server with 8 slots and a queue of 16 that refuses more: no more than 24 are ever in flight. */
+static void overload_far_below_the_limit_brings_it_down(void **state) {
+  (void)state;
+  struct gradient2_settings s = gradient2_defaults;
+  s.target_ms = 1000;
+  struct gradient2 g;
+  gradient2_init(&g, &s, 64);
+  double limit = 64, sum = 0;
+  for (int i = 0; i < 300; i++) {
+    double in_flight = fmin(limit, 24), queue = fmax(0, in_flight - 8);
+    limit = window(&g, &s, i, i < 5 ? 100 : 100 + 5000 * queue / 16, (uint32_t)in_flight);
+    if (i >= 100) sum += limit;
+  }
+  assert_true(sum / 200 > 7 && sum / 200 < 14);
+}
+
+static void slow_windows_now_and_then_leave_a_limit_that_does_not_bind(void **state) {
+  (void)state;
+  struct gradient2_settings s = gradient2_defaults;
+  s.target_ms = 1000;
+  struct gradient2 g;
+  gradient2_init(&g, &s, 64);
+  for (int i = 0; i < 300; i++)
+    assert_true(window(&g, &s, i, i % 5 < 2 ? 3000 : 100, 5) == 64);
+}
+
 /* A server with 32 slots: TTFT 100 ms, and a queue beyond. Offered load is twice what it can carry. */
 static void overload_settles_near_the_knee(void **state) {
   (void)state;
@@ -232,6 +258,8 @@ int main(void) {
       cmocka_unit_test(restart_goes_on_from_the_applied_limit),
       cmocka_unit_test(target_cuts_a_limit_that_the_gradient_would_leave_too_high),
       cmocka_unit_test(target_leaves_a_provider_alone_that_is_slow_when_idle),
+      cmocka_unit_test(overload_far_below_the_limit_brings_it_down),
+      cmocka_unit_test(slow_windows_now_and_then_leave_a_limit_that_does_not_bind),
       cmocka_unit_test(overload_settles_near_the_knee),
       cmocka_unit_test(limit_stays_in_its_range_for_any_latency),
       cmocka_unit_test(reason_names_the_figures),
