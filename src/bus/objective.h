@@ -20,6 +20,13 @@ static inline bool objective_in_target(const struct objective *o, bool stream, d
   return total_ms <= o->ttft_ms + o->tpot_ms * tokens_out;
 }
 
+/* Time per token of a whole answer, whose first token nobody saw: the first counts for as many tokens as half
+ * of its target is worth. Without it the wait for the first would look like slow tokens wherever answers are
+ * short, and every one of them would seem late. */
+static inline double objective_ms_per_token(const struct objective *o, double total_ms, uint32_t tokens_out) {
+  return total_ms * o->tpot_ms / (0.5 * o->ttft_ms + o->tpot_ms * tokens_out);
+}
+
 static inline double objective_utility(const struct objective *o, double quality, bool in_target,
                                        double usd) {
   return (in_target ? o->quality_weight * quality : 0.0) - o->usd_weight * usd;

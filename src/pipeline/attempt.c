@@ -162,7 +162,9 @@ static void measure(struct request *r, int64_t now_ns) {
   if (r->spec.stream && a->first_ns && tokens > 1)
     telemetry_tpot(t, a->provider, ms_between(a->first_ns, a->last_ns) / (tokens - 1));
   if (!r->spec.stream && tokens > 0)
-    telemetry_tpot(t, a->provider, ms_between(a->started_ns, now_ns) / tokens);
+    telemetry_tpot(t, a->provider,
+                   objective_ms_per_token(&r->pipeline->env.plane->objective,
+                                          ms_between(a->started_ns, now_ns), tokens));
 }
 
 /* A provider that says that nothing is left is not asked again before it allows one more. */

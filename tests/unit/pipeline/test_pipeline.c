@@ -23,6 +23,22 @@ static void answer_reaches_the_client_whole(void **state) {
   rig_close(&rig);
 }
 
+/* 5 tokens in 375 ms, most of it before the first: targets are 2000 ms and 50 ms. */
+static void short_whole_answers_are_not_slow_ones(void **state) {
+  (void)state;
+  static struct rig rig;
+  static const struct act brief[] = {{.what = ANSWER, .after_ns = 375 * NS_PER_MS}};
+  struct telemetry_window window;
+  telemetry_window_clear(&window, 2);
+  rig_open(&rig, true, brief, 1, NULL, 0);
+  rig_ask(&rig, 0, (struct ask){0});
+  rig_until(&rig, S(1));
+  telemetry_take_window(rig.telemetry, 2, &window);
+  assert_int_equal(window.tpot_ms[0].count, 1);
+  assert_true(sketch_mean(&window.tpot_ms[0]) < 20);
+  rig_close(&rig);
+}
+
 static void a_500_is_retried_at_the_same_provider(void **state) {
   (void)state;
   static struct rig rig;
@@ -611,6 +627,7 @@ static void past_the_memory_ceiling_new_requests_are_refused(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(answer_reaches_the_client_whole),
+      cmocka_unit_test(short_whole_answers_are_not_slow_ones),
       cmocka_unit_test(a_500_is_retried_at_the_same_provider),
       cmocka_unit_test(a_dead_provider_fails_over_within_six_attempts),
       cmocka_unit_test(a_429_waits_for_retry_after_and_no_less),
