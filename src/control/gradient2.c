@@ -8,7 +8,8 @@
  * = 4, so by itself the limit does not fall under 8; and T_long rises with an overload that lasts. Both are
  * why a target may be given: above it the limit shrinks by a tenth a window, as AIMD does, provided that the
  * latency is also half as much again as the least one known (a provider that is slow when idle is not helped
- * by fewer calls).
+ * by fewer calls). The least of many noisy windows is far below what is usual: where the noise is a
+ * provider's own and not the queue that we make, the least is that of a mean over several windows.
  *
  * A server may be full long before half of its limit is in flight: it refuses what its queue does not hold,
  * and the limit would never bind. So when latency has been above the target for three windows in succession a
@@ -30,6 +31,7 @@ const struct gradient2_settings gradient2_defaults = {
     .min_window_ns = INT64_C(1000000000),
     .max_window_ns = INT64_C(60000000000),
     .target_ms = NAN,
+    .least_over = 1,
 };
 
 enum { WARMUP = 10, LASTING = 3 };
@@ -79,12 +81,14 @@ static void collect(struct gradient2 *g, const struct gradient2_settings *s,
 static double long_term(struct gradient2 *g, const struct gradient2_settings *s, double now_ms) {
   double mean = warm_mean_add(&g->long_ms, s->long_window, WARMUP, now_ms);
   if (mean / now_ms > 2) g->long_ms.value *= 0.95;
-  g->least_ms = isnan(g->least_ms) ? now_ms : fmin(now_ms, g->least_ms * least_growth);
+  double smooth = warm_mean_add(&g->smooth_ms, 2.0 * s->least_over - 1, s->least_over, now_ms);
+  if (g->smooth_ms.count >= s->least_over) /* the first answers to come are the quick ones */
+    g->least_ms = isnan(g->least_ms) ? smooth : fmin(smooth, g->least_ms * least_growth);
   return mean;
 }
 
 static bool above_target(const struct gradient2 *g, const struct gradient2_settings *s, double now_ms) {
-  return now_ms > s->target_ms && now_ms > over_least * g->least_ms; /* false when the target is NAN */
+  return now_ms > s->target_ms && now_ms > over_least * g->least_ms; /* false when either is NAN */
 }
 
 static double whole(const struct gradient2 *g) {

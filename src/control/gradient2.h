@@ -24,9 +24,11 @@ struct gradient2_settings {
   int64_t max_window_ns; /* a window that did not fill by then is thrown away: its samples are stale */
   double
       target_ms; /* NAN: off. A window above it, and well above the least latency known, gives limit x 0.9 */
+  uint32_t least_over; /* windows in the mean whose least that is; 1 or more */
 };
 
-extern const struct gradient2_settings gradient2_defaults; /* 1..1000, 0.2, 4, 1.5, 600, 10, 1 s, 60 s, off */
+extern const struct gradient2_settings
+    gradient2_defaults; /* 1..1000, 0.2, 4, 1.5, 600, 10, 1 s, 60 s, off, 1 */
 
 /* Exponential mean that starts as a plain mean of its first `warmup` samples; then weight 2 / (window + 1).
  */
@@ -40,7 +42,8 @@ double warm_mean_add(struct warm_mean *m, double window, uint32_t warmup, double
 struct gradient2 {
   double limit; /* with its fraction */
   struct warm_mean long_ms;
-  double least_ms; /* slowly forgotten minimum; NAN before the first window */
+  struct warm_mean smooth_ms; /* over least_over windows */
+  double least_ms;            /* its slowly forgotten minimum; NAN until it is over so many */
   double window_sum_ms;
   uint64_t window_samples;
   uint32_t window_in_flight; /* highest */

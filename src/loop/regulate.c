@@ -16,6 +16,8 @@
 #define TTFT_GUARD                                                                                           \
   0.5 /* mean TTFT at a provider stays below this share of the target, so that the tail is inside it */
 #define MAY_WAIT 1.0 /* calls that a limit creeps up by: four let it run past a server's slots */
+#define HOSTED_LEAST                                                                                         \
+  10.0 /* windows: a hosted provider's latency is its own and noisy, a local one's is our load */
 #define MIX_MEMORY_S 60.0
 #define REFUSALS_SEEN 0.02 /* a second; below, nothing is known about what more instances would gain */
 
@@ -30,29 +32,30 @@ struct regulators {
   struct regulator shed, promotion, admission;
 };
 
-static struct gradient2_settings limiter_settings(double target_ms) {
+static struct gradient2_settings limiter_settings(const struct loop *loop, unsigned i, double target_ms) {
   struct gradient2_settings s = gradient2_defaults;
   s.min = tunable_infos[TUNABLE_concurrency_limit].min;
   s.max = tunable_infos[TUNABLE_concurrency_limit].max;
   s.target_ms = target_ms;
   s.queue = MAY_WAIT;
+  if (!loop->plane->providers[i].spec.local) s.least_over = HOSTED_LEAST;
   return s;
 }
 
-static struct gradient2_settings ttft_settings(const struct loop *loop) {
-  return limiter_settings(TTFT_GUARD * loop->plane->objective.ttft_ms);
+static struct gradient2_settings ttft_settings(const struct loop *loop, unsigned i) {
+  return limiter_settings(loop, i, TTFT_GUARD * loop->plane->objective.ttft_ms);
 }
 
-static struct gradient2_settings tpot_settings(const struct loop *loop) {
-  return limiter_settings(loop->plane->objective.tpot_ms);
+static struct gradient2_settings tpot_settings(const struct loop *loop, unsigned i) {
+  return limiter_settings(loop, i, loop->plane->objective.tpot_ms);
 }
 
 struct regulators *regulators_create(struct loop *loop) {
   struct regulators *r = calloc(1, sizeof *r);
   if (!r) return NULL;
   const struct tunables *t = &loop->plane->tunables;
-  struct gradient2_settings ttft = ttft_settings(loop), tpot = tpot_settings(loop);
   for (unsigned i = 0; i < loop->plane->provider_count; i++) {
+    struct gradient2_settings ttft = ttft_settings(loop, i), tpot = tpot_settings(loop, i);
     double limit = tunable_of(t, TUNABLE_concurrency_limit, i);
     gradient2_init(&r->provider[i].ttft, &ttft, limit);
     gradient2_init(&r->provider[i].tpot, &tpot, limit);
@@ -74,7 +77,7 @@ void regulators_destroy(struct regulators *r) {
 /* ---- concurrency limits ---- */
 
 static void tell_limiters(struct loop *loop, unsigned i, double applied) {
-  struct gradient2_settings ttft = ttft_settings(loop), tpot = tpot_settings(loop);
+  struct gradient2_settings ttft = ttft_settings(loop, i), tpot = tpot_settings(loop, i);
   gradient2_applied(&loop->regulators->provider[i].ttft, &ttft, applied);
   gradient2_applied(&loop->regulators->provider[i].tpot, &tpot, applied);
 }
@@ -84,7 +87,7 @@ static void tell_limiters(struct loop *loop, unsigned i, double applied) {
 static double limit_wished(const struct loop *loop, unsigned i) {
   const struct gradient2 *by_ttft = &loop->regulators->provider[i].ttft,
                          *by_tpot = &loop->regulators->provider[i].tpot;
-  struct gradient2_settings ttft = ttft_settings(loop), tpot = tpot_settings(loop);
+  struct gradient2_settings ttft = ttft_settings(loop, i), tpot = tpot_settings(loop, i);
   double low = INFINITY;
   if (!gradient2_is_deaf(by_ttft, &ttft, loop->now_ns)) low = by_ttft->limit;
   if (!gradient2_is_deaf(by_tpot, &tpot, loop->now_ns)) low = fmin(low, by_tpot->limit);
@@ -98,7 +101,7 @@ static void run_limiter(struct loop *loop, unsigned i) {
                    *g_tpot = &loop->regulators->provider[i].tpot;
   if (f->instances_ready == 0) return;
   uint32_t each = (f->in_flight + f->instances_ready - 1) / f->instances_ready;
-  struct gradient2_settings ttft = ttft_settings(loop), tpot = tpot_settings(loop);
+  struct gradient2_settings ttft = ttft_settings(loop, i), tpot = tpot_settings(loop, i);
   struct gradient2_sample first = {loop->now_ns, f->ttft_mean_ms, f->ttft_count, each};
   struct gradient2_sample token = {loop->now_ns, f->tpot_mean_ms, f->tpot_count, each};
   struct decision by_ttft, by_tpot;

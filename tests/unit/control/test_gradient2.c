@@ -174,6 +174,30 @@ static void target_leaves_a_provider_alone_that_is_slow_when_idle(void **state) 
     assert_true(window(&g, &s, i, 900, 100) >= 100);
 }
 
+/* A hosted provider just above the target, whatever its load: means of 20 lognormal answers, now and then
+ * with a long one among them. The least of them all is a lucky window. */
+static void noise_of_a_provider_is_not_taken_for_load(void **state) {
+  (void)state;
+  struct rng rng;
+  rng_seed(&rng, 3, 1);
+  struct gradient2_settings s = gradient2_defaults;
+  s.target_ms = 400;
+  s.queue = 1;
+  s.least_over = 10;
+  struct gradient2 g;
+  gradient2_init(&g, &s, 64);
+  double limit = 64, least = 64;
+  for (int i = 0; i < 3600; i++) {
+    double sum = 0;
+    for (int k = 0; k < 20; k++)
+      sum += 384 * exp(0.5 * rng_normal(&rng));
+    if (i == 0) sum /= 2; /* those that come first are the quick ones */
+    limit = window(&g, &s, i, sum / 20, (uint32_t)limit);
+    least = fmin(least, limit);
+  }
+  assert_true(least > 32);
+}
+
 /* A server with 8 slots and a queue of 16 that refuses more: no more than 24 are ever in flight. */
 static void overload_far_below_the_limit_brings_it_down(void **state) {
   (void)state;
@@ -258,6 +282,7 @@ int main(void) {
       cmocka_unit_test(restart_goes_on_from_the_applied_limit),
       cmocka_unit_test(target_cuts_a_limit_that_the_gradient_would_leave_too_high),
       cmocka_unit_test(target_leaves_a_provider_alone_that_is_slow_when_idle),
+      cmocka_unit_test(noise_of_a_provider_is_not_taken_for_load),
       cmocka_unit_test(overload_far_below_the_limit_brings_it_down),
       cmocka_unit_test(slow_windows_now_and_then_leave_a_limit_that_does_not_bind),
       cmocka_unit_test(overload_settles_near_the_knee),
