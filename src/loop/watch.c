@@ -10,6 +10,7 @@
 #include <stdlib.h>
 
 enum { MANY = 5 }; /* latencies in a tick */
+#define AGAIN_NS (60 * NS_PER_S)
 enum metric { METRIC_ERRORS, METRIC_THROTTLED, METRIC_TTFT, METRIC_TPOT, PROVIDER_METRICS };
 enum whole { WHOLE_TARGET, WHOLE_LOST, WHOLE_METRICS };
 
@@ -29,9 +30,13 @@ struct watcher {
   int64_t id, opened_ms;
 };
 
-/* An open breaker is no matter of statistics. */
+/* An open breaker is no matter of statistics. One that opens again within a minute is the same incident: at a
+ * provider that is full, or fails half of the time, there would be one every twenty seconds. */
 struct broken {
-  int64_t id, opened_ms; /* id 0: closed */
+  bool open;
+  int64_t id, first_ms; /* of the present incident, or the last; id 0: none yet */
+  int64_t opened_ms, closed_ns;
+  unsigned times;
 };
 
 struct watchers {
@@ -68,7 +73,7 @@ unsigned watchers_open(const struct watchers *w) {
 
 bool watchers_at(const struct loop *loop, unsigned provider, int64_t since_ms) {
   const struct watchers *all = loop->watchers;
-  if (all->broken[provider].id && all->broken[provider].opened_ms >= since_ms) return true;
+  if (all->broken[provider].open && all->broken[provider].opened_ms >= since_ms) return true;
   for (int m = 0; m < PROVIDER_METRICS; m++) {
     const struct watcher *w = &all->provider[provider][m];
     if (w->anomaly.severity != ANOMALY_NONE && w->opened_ms >= since_ms) return true;
@@ -120,19 +125,21 @@ static void watch_latency(struct loop *loop, struct watcher *w, const struct ano
                        : anomaly_thin_update(&w->anomaly, s, median_ms));
 }
 
-static void put_breaker(struct loop *loop, unsigned i, bool open) {
+static void put_breaker(struct loop *loop, unsigned i) {
   const struct broken *b = &loop->watchers->broken[i];
+  double lasted_s = (double)(loop->wall_ms - b->first_ms) / 1000;
   char message[REASON_SIZE];
-  if (open)
+  if (b->open)
     snprintf(
         message, sizeof message,
         "breaker opened after failures or time-outs in a row: one probe at a time looks whether it is back");
+  else if (b->times == 1)
+    snprintf(message, sizeof message, "breaker open for %.0f s", lasted_s);
   else
-    snprintf(message, sizeof message, "breaker open for %.0f s",
-             (double)(loop->wall_ms - b->opened_ms) / 1000);
+    snprintf(message, sizeof message, "breaker opened %u times in %.0f s", b->times, lasted_s);
   struct anomaly_row row = {.id = b->id,
-                            .opened_ms = b->opened_ms,
-                            .closed_ms = open ? 0 : loop->wall_ms,
+                            .opened_ms = b->first_ms,
+                            .closed_ms = b->open ? 0 : loop->wall_ms,
                             .metric = "breaker",
                             .provider = loop->plane->provider_names[i],
                             .severity = "warning",
@@ -147,15 +154,19 @@ static void watch_breaker(struct loop *loop, unsigned i) {
   struct watchers *all = loop->watchers;
   struct broken *b = &all->broken[i];
   bool open = loop->frame.provider[i].breaker != 0;
-  if (open == (b->id != 0)) return;
-  if (open) *b = (struct broken){all->next_id++, loop->wall_ms};
-  put_breaker(loop, i, open);
+  if (open == b->open) return;
+  b->open = open;
   if (open) {
+    bool again = b->id && loop->now_ns - b->closed_ns < AGAIN_NS;
+    if (!again) *b = (struct broken){.open = true, .id = all->next_id++, .first_ms = loop->wall_ms};
+    b->opened_ms = loop->wall_ms;
+    b->times++;
     all->open++;
   } else {
+    b->closed_ns = loop->now_ns;
     all->open--;
-    b->id = 0;
   }
+  put_breaker(loop, i);
 }
 
 static void watch_provider(struct loop *loop, unsigned i) {
