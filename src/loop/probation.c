@@ -199,6 +199,8 @@ static void enter(struct loop *loop, enum phase phase, const char *reason) {
 /* Everything that the same controller moved: a bad sensor seldom spoils one value alone. */
 static void suspect_owner(struct loop *loop, struct tunable_key suspect, int64_t onset_ns) {
   struct probation *p = loop->probation;
+  p->with = utility_of(loop, fmax(onset_ns, loop->now_ns - PHASE_NS), loop->now_ns - JUDGE_BLOCK_NS, NULL);
+  if (isnan(p->with)) return; /* nobody called since */
   p->owner = tunable_infos[suspect.id].owner;
   p->onset_ns = onset_ns;
   p->count = 0;
@@ -212,7 +214,6 @@ static void suspect_owner(struct loop *loop, struct tunable_key suspect, int64_t
     p->values[p->count++].episode = e->id;
     end_episode(loop, key);
   }
-  p->with = utility_of(loop, fmax(onset_ns, loop->now_ns - PHASE_NS), loop->now_ns - JUDGE_BLOCK_NS, NULL);
   char reason[REASON_SIZE];
   snprintf(reason, sizeof reason,
            "put back to see whether its controller did harm: utility a request fell from %.3f to %.3f after "
@@ -238,6 +239,7 @@ static bool has_fallen(struct loop *loop) {
   struct probation *p = loop->probation;
   double usual = utility_of(loop, loop->now_ns - 2 * JUDGE_BEFORE * JUDGE_BLOCK_NS, loop->now_ns, NULL),
          lately = utility_of(loop, loop->now_ns - PHASE_NS, loop->now_ns - JUDGE_BLOCK_NS, NULL);
+  if (isnan(lately)) return false; /* nobody called: neither calm nor a fall */
   bool remembered = p->calm_count && loop->now_ns - p->calm[p->calm_count - 1].at_ns < FORGET_NS;
   p->before = remembered && p->usual > usual ? p->usual : usual;
   if (p->before - lately > least_difference(loop, p->before)) return true;
@@ -309,11 +311,11 @@ static bool is_disturbed(struct loop *loop) {
   return false;
 }
 
-static void give_up(struct loop *loop) {
+static void give_up(struct loop *loop, const char *reason) {
   struct probation *p = loop->probation;
   for (unsigned i = 0; i < p->count; i++)
     if (actuator_of(loop, p->values[i].key)->hold_until_ms == p->values[i].hold_ms)
-      put(loop, i, p->values[i].bad, 0, "given back to its controller: the comparison was disturbed");
+      put(loop, i, p->values[i].bad, 0, reason);
   p->phase = FREE;
 }
 
@@ -328,6 +330,10 @@ static void compare(struct loop *loop) {
   double seen = utility_of(loop, from_ns, to_ns, NULL), least = least_difference(loop, p->before);
   bool plain = p->phase == PUT_BACK ? seen < p->with - least : seen < p->without - PLAINLY * least;
   if (age_ns < PHASE_NS && !plain) return;
+  if (isnan(seen)) {
+    give_up(loop, "given back to its controller: nobody called, so there is nothing to compare");
+    return;
+  }
   *(p->phase == PUT_BACK ? &p->without : &p->with) = seen;
   if (!(p->without - p->with > fmax(least, COMES_BACK * (p->before - p->with))))
     acquit(loop);
@@ -365,7 +371,7 @@ void probation_run(struct loop *loop) {
   if (p->phase == FREE)
     look(loop);
   else if (is_disturbed(loop))
-    give_up(loop);
+    give_up(loop, "given back to its controller: the comparison was disturbed");
   else
     compare(loop);
 }

@@ -136,6 +136,43 @@ static void a_fall_with_another_cause_convicts_nobody(void **state) {
   world_destroy(w);
 }
 
+static int64_t first_trial_ms(struct world *w) {
+  struct recorder *r = world_recorder(w);
+  for (size_t i = 0; i < recorder_change_count(r); i++)
+    if (strcmp(recorder_change(r, i)->row.actor, "judge") == 0) return recorder_change(r, i)->row.wall_ms;
+  return 0;
+}
+
+/* Traffic ends while the values are put back: the controller is neither guilty nor innocent. */
+static void silence_acquits_nobody(void **state) {
+  static const int64_t until_ns = 45 * MINUTE_NS;
+  (void)state;
+  struct scenario_event *silence = &scenario->events[0];
+  assert_int_equal(scenario_event_init(silence, "flash_crowd"), 0);
+  silence->factor = 1e-6;
+  silence->at_ns = 79 * MINUTE_NS;
+  scenario->event_count = 1;
+  for (int silent = 0; silent < 2; silent++) {
+    struct world *w = make(false);
+    int64_t begin_ms = world_wall_ms(w);
+    world_at(w, 40 * MINUTE_NS - 10 * NS_PER_MS, walk_limits_down, (void *)&until_ns);
+    world_run_until(w, 60 * MINUTE_NS);
+    assert_true(first_trial_ms(w) > 0);
+    silence->at_ns = (first_trial_ms(w) - begin_ms + 10000) * NS_PER_MS;
+    silence->until_ns = silence->at_ns + 10 * MINUTE_NS;
+    struct recorder *r = world_recorder(w);
+    unsigned nothing = 0;
+    for (size_t i = 0; i < recorder_change_count(r); i++) {
+      assert_null(strstr(recorder_change(r, i)->row.reason, "was nan"));
+      assert_null(strstr(recorder_change(r, i)->row.reason, "nan without"));
+      nothing += strstr(recorder_change(r, i)->row.reason, "nothing to compare") != NULL;
+    }
+    assert_true(silent ? nothing > 0 : nothing == 0);
+    world_destroy(w);
+  }
+  scenario->event_count = 0;
+}
+
 static void who_only_observes_tries_nothing(void **state) {
   static const int64_t until_ns = 50 * MINUTE_NS;
   (void)state;
@@ -152,6 +189,7 @@ int main(void) {
       cmocka_unit_test(of_many_controllers_that_moved_the_one_that_moved_furthest_is_put_back),
       cmocka_unit_test(sixty_calm_minutes_suspect_nobody),
       cmocka_unit_test(a_fall_with_another_cause_convicts_nobody),
+      cmocka_unit_test(silence_acquits_nobody),
       cmocka_unit_test(who_only_observes_tries_nothing),
   };
   return cmocka_run_group_tests_name("probation", tests, open_data, close_data);
