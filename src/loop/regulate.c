@@ -17,7 +17,7 @@
   0.5 /* mean TTFT at a provider stays below this share of the target, so that the tail is inside it */
 #define MAY_WAIT 1.0 /* calls that a limit creeps up by: four let it run past a server's slots */
 #define HOSTED_LEAST                                                                                         \
-  10.0 /* windows: a hosted provider's latency is its own and noisy, a local one's is our load */
+  10 /* windows: a hosted provider's latency is its own and noisy, a local one's our load */
 #define MIX_MEMORY_S 60.0
 #define REFUSALS_SEEN 0.02 /* a second; below, nothing is known about what more instances would gain */
 
