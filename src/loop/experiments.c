@@ -1,5 +1,9 @@
 /* Experiments on live traffic. One leases its tunable and occupies its effect group until it ends; then the
- * winner is applied (a promotion is a trial like any change) or the control value stays. */
+ * winner is applied (a promotion is a trial like any change) or the control value stays.
+ *
+ * Control and treatment share breakers, limits and routes: what the treatment does there hurts both alike,
+ * and no comparison of the two will show it. So the begin of an experiment is judged like any change, by
+ * utility before and after, within the effect window of its tunable. */
 
 #include "loop/internal.h"
 
@@ -10,6 +14,7 @@
 
 #define SAVE_NS (10 * NS_PER_S)
 #define USUAL_SHARE 0.5
+#define SETTLE_NS (20 * NS_PER_S)      /* after its end, before blocks count again */
 #define PUBLISHED_NS (100 * NS_PER_MS) /* by then every shard splits its sessions */
 
 static const struct experiment_spec *spec_of(const struct loop *loop, unsigned i) {
@@ -96,7 +101,7 @@ static void promote(struct loop *loop, const struct experiment_spec *spec, const
 static void end(struct loop *loop, unsigned i, const char *status, const char *verdict) {
   struct experiment *e = loop->experiments[i].experiment;
   struct experiment_spec spec = *experiment_spec(e);
-  char name[NAME_SIZE + 16], words[EXPERIMENT_WORDS_SIZE];
+  char name[NAME_SIZE + 16], words[EXPERIMENT_WORDS_SIZE + JUDGE_WORDS_SIZE];
   snprintf(words, sizeof words, "%s", verdict); /* it may be part of the entry that another takes over */
   snprintf(name, sizeof name, "experiment:%s", spec.name);
   put(loop, i, status, words);
@@ -124,12 +129,51 @@ static void switch_back(struct loop *loop, unsigned i) {
   put_in_force(loop, spec->key, treat ? spec->treatment : spec->control);
 }
 
+/* Whether utility broke when it began, and no change that is being judged explains that better. */
+static bool does_harm(struct loop *loop, unsigned i, struct judge_verdict *verdict) {
+  const struct experiment_spec *spec = spec_of(loop, i);
+  int64_t start_ns = loop->experiments[i].started_ns, age_ns = loop->now_ns - start_ns;
+  int64_t window_ns = tunable_infos[spec->key.id].window_s * NS_PER_S;
+  if (!start_ns || spec->design != TRIAL_SESSION || age_ns > window_ns ||
+      loop->now_ns - loop->experiments[i].judged_ns < JUDGE_BLOCK_NS)
+    return false;
+  loop->experiments[i].judged_ns = loop->now_ns;
+  double qualities[MAX_PROVIDERS];
+  struct judge_view view = {qualities, &loop->plane->objective};
+  judge_qualities(loop, qualities);
+  judge_trial(loop->judge, start_ns, loop->now_ns, window_ns, &view, verdict);
+  if (verdict->finding != JUDGE_HARM) return false;
+  struct judge_suspect suspects[TRIALS_MAX];
+  unsigned count = 0;
+  int64_t onset_ns;
+  suspects[count++] = (struct judge_suspect){start_ns, channels_of(1u << tunable_infos[spec->key.id].group)};
+  for (unsigned t = 0; t < loop->trial_count && count < TRIALS_MAX; t++)
+    suspects[count++] = (struct judge_suspect){loop->trials[t].start_ns, channels_of(loop->trials[t].groups)};
+  if (judge_attribute(loop->judge, suspects, count, loop->now_ns, &view, &onset_ns) != 0) return false;
+  judge_exclude(loop->judge, onset_ns, loop->now_ns + SETTLE_NS);
+  return true;
+}
+
+static void stop_harm(struct loop *loop, unsigned i, const struct judge_verdict *verdict) {
+  const struct experiment_spec *spec = spec_of(loop, i);
+  char words[EXPERIMENT_WORDS_SIZE + JUDGE_WORDS_SIZE];
+  snprintf(words, sizeof words,
+           "Stopped: all requests fare worse since it began, of both groups: %s %g against %g. %s",
+           spec->tunable, spec->treatment, spec->control, verdict->words);
+  end(loop, i, experiment_verdict_name(EXPERIMENT_GUARDRAIL), words);
+}
+
 void experiments_run(struct loop *loop) {
   for (unsigned i = loop->experiment_count; i-- > 0;) {
     struct experiment_status *s = &loop->experiments[i].status;
     experiment_tick(loop->experiments[i].experiment, loop->now_ns, s);
     if (s->verdict != EXPERIMENT_RUNNING) {
       end(loop, i, experiment_verdict_name(s->verdict), s->words);
+      continue;
+    }
+    struct judge_verdict verdict;
+    if (!loop->config.observe && does_harm(loop, i, &verdict)) {
+      stop_harm(loop, i, &verdict);
       continue;
     }
     switch_back(loop, i);
@@ -205,6 +249,7 @@ int experiments_create(struct loop *loop, struct command *c, int64_t now_ns) {
     return -1;
   }
   begin(loop, e, loop->wall_ms);
+  loop->experiments[loop->experiment_count - 1].started_ns = now_ns;
   experiments_save(loop, loop->experiment_count - 1);
   char name[NAME_SIZE + 16], words[REASON_SIZE];
   snprintf(name, sizeof name, "experiment:%s", spec.name);

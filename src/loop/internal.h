@@ -106,6 +106,8 @@ struct loop {
     struct experiment *experiment;
     struct experiment_status status;
     int64_t started_ms, saved_ns;
+    int64_t started_ns,
+        judged_ns; /* started_ns 0: before the daemon did, so not to be compared with before */
     bool treating; /* SWITCHBACK: the treatment is applied now */
   } experiments[EXPERIMENTS_MAX];
   unsigned experiment_count;

@@ -99,11 +99,42 @@ static void undoing_leaves_what_has_moved_on(void **state) {
   world_destroy(w);
 }
 
+static const struct experiment_row *run_experiment(struct world *w, bool hurts) {
+  struct command c = {.kind = COMMAND_EXPERIMENT_CREATE,
+                      .name = "e",
+                      .text = "retry_base_ms",
+                      .treatment = 120,
+                      .share = 0.5,
+                      .duration_s = 3600};
+  world_run_until(w, 40 * MINUTE_NS);
+  assert_int_equal(world_command(w, &c), 201);
+  struct tunable_key shared = {TUNABLE_first_token_timeout_ms, 0}; /* what a breaker would do, or a limit */
+  if (hurts) tunable_set(&world_plane(w)->tunables, shared, 400);
+  world_run_until(w, 50 * MINUTE_NS);
+  assert_int_equal(recorder_experiment_count(world_recorder(w)), 1);
+  return recorder_experiment(world_recorder(w), 0);
+}
+
+/* No comparison of the two would show it. */
+static void an_experiment_that_hurts_both_groups_alike_is_stopped(void **state) {
+  (void)state;
+  struct world *w = make(false);
+  const struct experiment_row *e = run_experiment(w, true);
+  assert_string_equal(e->status, "guardrail");
+  assert_in_range(e->ended_ms - e->started_ms, 1, 300 * 1000);
+  assert_non_null(strstr(e->verdict, "of both groups"));
+  world_destroy(w);
+  w = make(false);
+  assert_string_equal(run_experiment(w, false)->status, "running");
+  world_destroy(w);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(a_promotion_just_before_a_harmful_push_is_kept),
       cmocka_unit_test(a_promotion_just_after_a_harmful_push_is_kept),
       cmocka_unit_test(a_change_that_was_undone_in_error_is_made_again),
+      cmocka_unit_test(an_experiment_that_hurts_both_groups_alike_is_stopped),
       cmocka_unit_test(undoing_leaves_what_has_moved_on),
   };
   return cmocka_run_group_tests_name("trials", tests, open_data, close_data);
