@@ -28,7 +28,7 @@ static void short_whole_answers_are_not_slow_ones(void **state) {
   (void)state;
   static struct rig rig;
   static const struct act brief[] = {{.what = ANSWER, .after_ns = 375 * NS_PER_MS}};
-  struct telemetry_window window;
+  static struct telemetry_window window;
   telemetry_window_clear(&window, 2);
   rig_open(&rig, true, brief, 1, NULL, 0);
   rig_ask(&rig, 0, (struct ask){0});
