@@ -14,7 +14,6 @@
 
 #define SAVE_NS (10 * NS_PER_S)
 #define USUAL_SHARE 0.5
-#define SETTLE_NS (20 * NS_PER_S)      /* after its end, before blocks count again */
 #define PUBLISHED_NS (100 * NS_PER_MS) /* by then every shard splits its sessions */
 
 static const struct experiment_spec *spec_of(const struct loop *loop, unsigned i) {
@@ -150,7 +149,7 @@ static bool does_harm(struct loop *loop, unsigned i, struct judge_verdict *verdi
   for (unsigned t = 0; t < loop->trial_count && count < TRIALS_MAX; t++)
     suspects[count++] = (struct judge_suspect){loop->trials[t].start_ns, channels_of(loop->trials[t].groups)};
   if (judge_attribute(loop->judge, suspects, count, loop->now_ns, &view, &onset_ns) != 0) return false;
-  judge_exclude(loop->judge, onset_ns, loop->now_ns + SETTLE_NS);
+  leave_out_harm(loop, onset_ns);
   return true;
 }
 

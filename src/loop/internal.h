@@ -200,6 +200,8 @@ void trials_run(struct loop *loop);
 void trials_end_on(struct loop *loop, struct tunable_key key, const char *outcome, const char *words);
 void judge_qualities(const struct loop *loop, double *qualities);
 unsigned channels_of(uint32_t groups); /* enum judge_channel that effect groups act through */
+void leave_out_harm(struct loop *loop,
+                    int64_t onset_ns); /* of every later judgement, with the time to settle after it */
 
 /* ---- probation.c ---- */
 struct probation *probation_create(void); /* NULL: no memory */

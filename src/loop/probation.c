@@ -293,7 +293,7 @@ static void convict(struct loop *loop) {
     p->held_until_ms[p->values[i].key.id][p->values[i].key.provider] = loop->wall_ms + hold_ns / NS_PER_MS;
   }
   if (p->relapses[p->owner] < DOUBLINGS) p->relapses[p->owner]++;
-  judge_exclude(loop->judge, p->onset_ns, loop->now_ns + SETTLE_NS);
+  leave_out_harm(loop, p->onset_ns);
   p->phase = FREE;
 }
 

@@ -93,6 +93,10 @@ static void revise(struct loop *loop, const struct trial *culprit) {
   }
 }
 
+void leave_out_harm(struct loop *loop, int64_t onset_ns) {
+  judge_exclude(loop->judge, onset_ns, loop->now_ns + SETTLE_NS);
+}
+
 static void undo(struct loop *loop, unsigned i, const struct judge_verdict *v, int64_t onset_ns) {
   struct trial t = loop->trials[i];
   for (unsigned c = 0; c < t.change_count; c++) {
@@ -103,7 +107,7 @@ static void undo(struct loop *loop, unsigned i, const struct judge_verdict *v, i
     apply_change(loop, key, t.changes[c].from, "rollback", v->words, NULL, t.id);
     regulators_moved(loop, key);
   }
-  judge_exclude(loop->judge, onset_ns, loop->now_ns + SETTLE_NS);
+  leave_out_harm(loop, onset_ns);
   close_trial(loop, i, "undone", v, v->words);
   revise(loop, &t);
   loop->undone = t;

@@ -221,6 +221,23 @@ static inline void rig_open(struct rig *rig, bool fallback, const struct act *fi
   rig->pipeline = pipeline_create(&env, rig->now_ns);
 }
 
+/* One more pipeline on the same plane, with the first provider alone. The caller destroys it. */
+static inline struct pipeline *rig_shard(struct rig *rig, unsigned shard,
+                                         void (*wake)(void *ctx, struct pipeline *other,
+                                                      struct flight *flight)) {
+  struct pipeline_env env = {.plane = rig->plane,
+                             .timers = rig->timers,
+                             .telemetry = rig->telemetry,
+                             .upstreams = {&rig->fakes[0].upstream},
+                             .seed = shard,
+                             .shard = shard,
+                             .first_id = 1 << 20,
+                             .ctx = rig,
+                             .dead_letter = keep_letter,
+                             .wake = wake};
+  return pipeline_create(&env, rig->now_ns);
+}
+
 static inline void rig_close(struct rig *rig) {
   assert_int_equal(pipeline_load(rig->pipeline), 0);
   assert_int_equal(atomic_load(&rig->plane->bytes_in_flight), 0);

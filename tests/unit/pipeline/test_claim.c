@@ -38,19 +38,8 @@ static void open_two(void) {
   static const struct act slow[] = {{.what = ANSWER, .after_ns = MS(100), .body = "{}"}};
   rig_open(&rig, true, slow, 1, NULL, 0);
   rig_set(&rig, TUNABLE_concurrency_limit, 1);
-  for (unsigned i = 0; i < 2; i++) {
-    struct pipeline_env env = {.plane = rig.plane,
-                               .timers = rig.timers,
-                               .telemetry = rig.telemetry,
-                               .upstreams = {&rig.fakes[0].upstream},
-                               .seed = i,
-                               .shard = i,
-                               .first_id = 1 << 20,
-                               .ctx = &rig,
-                               .dead_letter = keep_letter,
-                               .wake = wake_nobody};
-    shards[i] = pipeline_create(&env, rig.now_ns);
-  }
+  for (unsigned i = 0; i < 2; i++)
+    shards[i] = rig_shard(&rig, i, wake_nobody);
 }
 
 static void run_both(void) {

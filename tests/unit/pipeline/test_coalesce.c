@@ -168,19 +168,8 @@ static void keep_mail(void *ctx, struct pipeline *other, struct flight *flight) 
 static void open_two(void) {
   rig_open(&rig, true, second, 1, NULL, 0);
   mails = 0;
-  for (unsigned i = 0; i < 2; i++) {
-    struct pipeline_env env = {.plane = rig.plane,
-                               .timers = rig.timers,
-                               .telemetry = rig.telemetry,
-                               .upstreams = {&rig.fakes[0].upstream},
-                               .seed = i,
-                               .shard = i,
-                               .first_id = 1 << 20,
-                               .ctx = &rig,
-                               .dead_letter = keep_letter,
-                               .wake = keep_mail};
-    shards[i] = pipeline_create(&env, rig.now_ns);
-  }
+  for (unsigned i = 0; i < 2; i++)
+    shards[i] = rig_shard(&rig, i, keep_mail);
 }
 
 static struct request *ask_at(unsigned shard, unsigned client) {
